@@ -1,0 +1,222 @@
+//! The destination: the path that the user names, opened once, so that `chdir` and a renamed parent
+//! folder change nothing, and everything about it that can be known before the body runs.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::{Durability, Settings};
+use crate::sync;
+use crate::sys::{self, Stat, errno};
+
+/// What is to be published; `Any` until a tool has made up its mind ([`crate::Entry`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Folder,
+    Any,
+}
+
+/// A resolved destination.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    /// As the user gave it: for messages.
+    pub(crate) path: PathBuf,
+    /// The last component, after symlinks if they are followed.
+    pub(crate) name: OsString,
+    /// The folder that holds the name.
+    parent: OwnedFd,
+    /// The folder for staging, if it is another one.
+    tmp_dir: Option<OwnedFd>,
+    /// False if `parent` may not be read, and so cannot be synced by itself.
+    parent_syncs: bool,
+    /// Only a folder may be published (the path ends with a slash).
+    pub(crate) folder_only: bool,
+}
+
+impl Destination {
+    /// Opens the parent of `path` and refuses what can be refused before anything is made; answers
+    /// with what is there now.
+    pub(crate) fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<(Self, Option<Stat>)> {
+        let readable = settings.durability == Durability::Full;
+        let (parent_path, name, slash) = split(path)?;
+        let failed = |error| Error::new("opening the parent folder", path, error).hint("it must exist, be a folder and be searchable");
+        let (mut parent, mut parent_syncs) = sys::open_parent(at, parent_path, readable).map_err(failed)?;
+        let mut name = name.to_owned();
+        if settings.follow_symlinks {
+            // As open(2) follows them: at most 40, and a dangling one names what is to be created.
+            for hop in 0.. {
+                let target = match sys::readlink(parent.as_fd(), &name) {
+                    Ok(target) => target,
+                    Err(error) if matches!(errno(&error), libc::EINVAL | libc::ENOENT) => break,
+                    Err(error) => return Err(Error::new("following a symlink", path, error)),
+                };
+                if hop == 40 {
+                    return Err(Error::errno("following symlinks", path, libc::ELOOP));
+                }
+                let (folder, last, _) = split(Path::new(&target))?;
+                (parent, parent_syncs) = sys::open_parent(parent.as_fd(), folder, readable).map_err(failed)?;
+                name = last.to_owned();
+            }
+        }
+        if slash && kind == Kind::File {
+            return Err(Error::errno("opening the destination", path, libc::EISDIR).hint("a file's name does not end with a slash"));
+        }
+        if readable && !parent_syncs && !sync::syncfs_works(parent.as_fd()) {
+            return Err(Error::errno("opening the parent folder", path, libc::EACCES)
+                .hint("durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission"));
+        }
+        let destination = Self { path: path.into(), name, parent, tmp_dir: None, parent_syncs, folder_only: slash };
+        let old = destination.check(kind, settings.overwrite, true)?;
+        match &settings.tmp_dir {
+            Some(folder) => Ok((destination.staged_in(folder)?, old)),
+            None => Ok((destination, old)),
+        }
+    }
+
+    fn staged_in(mut self, folder: &Path) -> Result<Self> {
+        let failed = |error| Error::new("opening tmp_dir", folder, error);
+        let (tmp_dir, _) = sys::open_parent(sys::CWD, folder.as_os_str(), true).map_err(failed)?;
+        let (here, there) = (self.stat_parent()?, sys::stat_fd(tmp_dir.as_fd()).map_err(failed)?);
+        if (here.dev, here.mount) != (there.dev, there.mount) {
+            return Err(Error::errno("opening tmp_dir", folder, libc::EXDEV)
+                .to(&self.path)
+                .hint("tmp_dir must be on the same mount as the destination: a rename does not cross mounts, even two of one filesystem"));
+        }
+        // The same folder by another name would only be synced twice.
+        if !here.same(&there) {
+            self.tmp_dir = Some(tmp_dir);
+        }
+        Ok(self)
+    }
+
+    /// The folder that holds the destination.
+    pub(crate) fn parent(&self) -> BorrowedFd<'_> {
+        self.parent.as_fd()
+    }
+
+    /// The folder that holds slots and unnamed files.
+    pub(crate) fn staging(&self) -> BorrowedFd<'_> {
+        self.tmp_dir.as_ref().unwrap_or(&self.parent).as_fd()
+    }
+
+    /// Does staging happen in another folder than the destination's?
+    pub(crate) fn elsewhere(&self) -> bool {
+        self.tmp_dir.is_some()
+    }
+
+    /// What has the name now.
+    pub(crate) fn stat(&self) -> Result<Option<Stat>> {
+        sys::stat(self.parent(), &self.name).map_err(|error| self.failed("looking at the destination", error))
+    }
+
+    fn stat_parent(&self) -> Result<Stat> {
+        sys::stat_fd(self.parent()).map_err(|error| self.failed("looking at the parent folder", error))
+    }
+
+    /// Refuses a destination that must not be replaced by a `kind`; answers what is there. `early`
+    /// adds what the publish itself would refuse, too late.
+    pub(crate) fn check(&self, kind: Kind, overwrite: bool, early: bool) -> Result<Option<Stat>> {
+        let Some(old) = self.stat()? else { return Ok(None) };
+        let refuse = |errno, hint: &str| Err(Error::errno("checking the destination", &self.path, errno).hint(hint));
+        if !overwrite {
+            return refuse(libc::EEXIST, "the destination exists; pass overwrite=True to replace it");
+        }
+        if old.mount_root {
+            return refuse(libc::EBUSY, "the destination is a mount point (a bind-mounted file or folder, in a container): publish a folder above it, or mount its parent folder");
+        }
+        match (old.kind(), kind) {
+            (libc::S_IFDIR, Kind::File) => return refuse(libc::EISDIR, "a folder is never replaced by a file"),
+            (libc::S_IFREG, Kind::Folder) => return refuse(libc::ENOTDIR, "a file is never replaced by a folder"),
+            (libc::S_IFDIR | libc::S_IFREG | libc::S_IFLNK, _) => {}
+            _ => return refuse(libc::EBUSY, "a device, FIFO or socket is never replaced"),
+        }
+        if old.immutable {
+            return refuse(libc::EPERM, "the destination is immutable or append-only (see chattr(1))");
+        }
+        if early && old.uid != sys::euid() {
+            let parent = self.stat_parent()?;
+            let me = sys::euid();
+            if parent.mode & libc::S_ISVTX != 0 && me != 0 && parent.uid != me {
+                return refuse(libc::EPERM, "in a sticky folder only the owner of the destination or of the folder may replace it");
+            }
+        }
+        Ok(Some(old))
+    }
+
+    /// Makes the publish durable: syncs the parent, and the folder of staging if it is another.
+    pub(crate) fn sync_parents(&self, staged: BorrowedFd) -> Result<()> {
+        let synced = if self.parent_syncs { sys::fsync(self.parent()) } else { sys::syncfs(staged) };
+        let synced = synced.and_then(|()| self.tmp_dir.as_ref().map_or(Ok(()), |folder| sys::fsync(folder.as_fd())));
+        synced.map_err(|error| {
+            self.failed("syncing the parent folder", error)
+                .kind_is(ErrorKind::Durability)
+                .after_publish()
+                .hint("the new version is published, but a power cut may bring the old one back")
+        })
+    }
+
+    /// An error of the system about this destination.
+    pub(crate) fn failed(&self, operation: &'static str, error: std::io::Error) -> Error {
+        Error::new(operation, &self.path, error)
+    }
+
+    /// The absolute path of the folder of staging, for names that are handed to other programs.
+    pub(crate) fn staging_path(&self) -> PathBuf {
+        let link = sys::proc_path(self.staging());
+        match std::fs::read_link(&link) {
+            Ok(path) => path,
+            // Without /proc: as the user wrote it, from where the program stands now.
+            Err(_) => std::path::absolute(self.path.parent().unwrap_or(Path::new("."))).unwrap_or_default(),
+        }
+    }
+}
+
+/// Splits a path into parent, last component and whether slashes followed it. What no rename can
+/// name (`/`, `.`, `..`) is refused as `rename(2)` does.
+pub(crate) fn split(path: &Path) -> Result<(&OsStr, &OsStr, bool)> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.contains(&0) {
+        let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "embedded null byte");
+        return Err(Error::new("reading the path", path, error));
+    }
+    let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    let start = bytes[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    match &bytes[start..end] {
+        b"" if bytes.is_empty() => Err(Error::errno("reading the path", path, libc::ENOENT).hint("the path is empty")),
+        b"" | b"." | b".." => {
+            Err(Error::errno("reading the path", path, libc::EBUSY).hint("its last component must be the name of a file or folder"))
+        }
+        name => {
+            let parent = if start == 0 { b"." } else { &bytes[..start] };
+            Ok((OsStr::from_bytes(parent), OsStr::from_bytes(name), end < bytes.len()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(path: &str) -> Option<(&str, &str, bool)> {
+        let (parent, name, slash) = split(Path::new(path)).ok()?;
+        Some((parent.to_str()?, name.to_str()?, slash))
+    }
+
+    #[test]
+    fn what_no_rename_can_name_is_refused() {
+        for path in ["", "/", "//", ".", "..", "a/.", "a/..", "a/../", "a\0b"] {
+            assert_eq!(parts(path), None, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_split_at_its_last_name() {
+        assert_eq!(parts("a"), Some((".", "a", false)));
+        assert_eq!(parts("/a"), Some(("/", "a", false)));
+        assert_eq!(parts("x//a//"), Some(("x//", "a", true)));
+        assert_eq!(parts("../a/"), Some(("../", "a", true)));
+    }
+}

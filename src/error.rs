@@ -1,0 +1,168 @@
+//! The one error type: which path, what was tried, what to do, and the whole `io::Error` kept.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::sys::errno;
+
+/// A result with [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, as far as a program can act on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The destination exists, and replacing it was not asked for.
+    AlreadyExists,
+    /// Staging and destination are on different mounts, or the destination is in a lower layer of an overlay.
+    CrossDevice,
+    /// The filesystem (or kernel, or sandbox) lacks the system call that is needed.
+    Unsupported,
+    /// The destination is a mount point, a device, a FIFO or a socket: these are never replaced.
+    Busy,
+    /// A sync failed; [`Error::committed`] says on which side of the publish.
+    Durability,
+    /// The guard was used in a forked child, which never owns its parent's staging.
+    OtherProcess,
+    /// Any other error of the system: see [`Error::io`].
+    Io,
+}
+
+/// An error of atomik: the operation, the paths, the error of the system and what to do about it.
+///
+/// It converts into [`std::io::Error`] with its message, so that `?` works in functions that return that.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    operation: &'static str,
+    path: PathBuf,
+    path2: Option<PathBuf>,
+    source: io::Error,
+    hint: Option<String>,
+    committed: bool,
+}
+
+impl Error {
+    /// An error of the system during `operation` on `path`; its kind follows from the errno.
+    pub(crate) fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        let kind = match errno(&source) {
+            libc::EEXIST | libc::ENOTEMPTY => ErrorKind::AlreadyExists,
+            libc::EXDEV => ErrorKind::CrossDevice,
+            libc::EBUSY => ErrorKind::Busy,
+            libc::EOPNOTSUPP | libc::ENOSYS => ErrorKind::Unsupported,
+            _ => ErrorKind::Io,
+        };
+        Self(Box::new(Inner { kind, operation, path: path.into(), path2: None, source, hint: None, committed: false }))
+    }
+
+    /// The same from a bare errno.
+    pub(crate) fn errno(operation: &'static str, path: &Path, errno: i32) -> Self {
+        Self::new(operation, path, io::Error::from_raw_os_error(errno))
+    }
+
+    /// Sets the second path, as `rename(2)` has one.
+    pub(crate) fn to(mut self, path2: &Path) -> Self {
+        self.0.path2 = Some(path2.into());
+        self
+    }
+
+    /// Says what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Overrides the kind that the errno suggests.
+    pub(crate) fn kind_is(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// Marks an error that came after the publish.
+    pub(crate) fn after_publish(mut self) -> Self {
+        self.0.committed = true;
+        self
+    }
+
+    /// What a program can act on.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The path that it is about: mostly the destination, as it was given.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// The second path of an operation on two.
+    #[must_use]
+    pub fn path2(&self) -> Option<&Path> {
+        self.0.path2.as_deref()
+    }
+
+    /// True if the new version had been published before the error: it is visible, but (for a failed
+    /// sync) a power cut may bring the old one back.
+    #[must_use]
+    pub fn committed(&self) -> bool {
+        self.0.committed
+    }
+
+    /// The error of the system.
+    #[must_use]
+    pub fn io(&self) -> &io::Error {
+        &self.0.source
+    }
+
+    /// The errno, if the system gave one.
+    #[must_use]
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.0.source.raw_os_error()
+    }
+
+    /// What was tried, what the system answered and what to do, without the paths.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let inner = &self.0;
+        let answer = match inner.source.raw_os_error() {
+            Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
+            None => inner.source.to_string(),
+        };
+        match &inner.hint {
+            Some(hint) => format!("{answer} while {}: {hint}", inner.operation),
+            None => format!("{answer} while {}", inner.operation),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path().display(), self.reason())?;
+        match self.path2() {
+            Some(path2) => write!(f, " (to {})", path2.display()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { kind, committed, source, .. } = &*self.0;
+        write!(f, "Error({kind:?}, committed: {committed}, {self}, {source:?})")
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0.source)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::new(error.0.source.kind(), error)
+    }
+}

@@ -1,0 +1,240 @@
+//! `File`: a new version of a file, written unnamed and published in one step.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+use crate::committed::Committed;
+use crate::destination::{Destination, Kind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metadata;
+use crate::options::{Durability, Options, Settings};
+use crate::publish;
+use crate::slot::{self, Slot};
+use crate::sync;
+use crate::sys::{self, Stat};
+use crate::tree::{self, Checkpoint};
+
+/// A new version of a file, invisible until [`commit`](File::commit).
+///
+/// Staging is an unnamed inode in the destination's folder (`O_TMPFILE`, `open(2)`): whatever ends
+/// the process leaves nothing behind. Where the filesystem has none it stands in a slot
+/// `.atomik-N.NAME/`. Dropping it without a commit discards it.
+///
+/// # Durability
+/// With [`Durability::Full`] a commit that has returned survives a power cut: the content is synced,
+/// then published, then the folder is synced.
+///
+/// # Errors
+/// See [`ErrorKind`]. Until the publish an error leaves the destination untouched; afterwards
+/// [`Error::committed`] is true.
+///
+/// # Examples
+/// ```
+/// use std::io::Write;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("result.json");
+/// let mut f = atomik::File::options().overwrite(true).create(&path)?;
+/// f.write_all(b"{}")?;
+/// f.commit()?;
+/// # assert_eq!(std::fs::read(&path)?, b"{}");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct File {
+    staged: std::fs::File,
+    destination: Destination,
+    settings: Settings,
+    /// Where the filesystem has no unnamed files; taken when nothing is left to clean up.
+    slot: Option<Slot>,
+    /// The process that it belongs to.
+    generation: u32,
+}
+
+/// What the commit knows of the present version.
+enum Old {
+    /// Look again: a body ran meanwhile.
+    Look,
+    /// Seen just now.
+    Seen(Option<Stat>),
+}
+
+impl File {
+    /// Starts the options of a new version; see [`Options`].
+    pub fn options() -> Options<File> {
+        Options::new()
+    }
+
+    /// The path that was asked for.
+    #[must_use]
+    pub fn destination(&self) -> &Path {
+        &self.destination.path
+    }
+
+    /// Syncs, publishes and syncs the folder, as the durability asks.
+    pub fn commit(self) -> Result<Committed> {
+        self.commit_with(&mut tree::go_on)
+    }
+
+    /// The same, stopped between two steps by `checkpoint` as long as nothing is published.
+    pub(crate) fn commit_with(mut self, checkpoint: Checkpoint) -> Result<Committed> {
+        self.finish(Old::Look, checkpoint)
+    }
+
+    fn finish(&mut self, old: Old, checkpoint: Checkpoint) -> Result<Committed> {
+        let Self { destination, settings, generation, .. } = &*self;
+        if *generation != sys::fork_generation() {
+            return Err(Error::errno("committing", &destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess));
+        }
+        let (fd, durability, overwrite) = (self.staged.as_fd(), settings.durability, settings.overwrite);
+        let old = match old {
+            Old::Seen(old) => old,
+            Old::Look if overwrite => destination.check(Kind::File, true, false)?,
+            Old::Look => None,
+        };
+        metadata::settle(destination, settings, fd, old)?;
+        sync::file(fd, durability, destination)?;
+        checkpoint().map_err(|error| destination.failed("committing", error))?;
+        let next = if let Some(slot) = &self.slot {
+            publish::named(destination, slot.fd.as_fd(), &destination.name, overwrite)?;
+            Some(slot.next())
+        } else {
+            let again = durability != Durability::None && sync::unnamed_is_not_enough(fd);
+            publish::unnamed(destination, fd, overwrite, old.is_some(), again)?
+        };
+        let synced = if durability == Durability::Full { destination.sync_parents(fd) } else { Ok(()) };
+        let leftover = self.clean_up(next, checkpoint);
+        synced.map(|()| Committed::new(leftover))
+    }
+
+    /// Gives the slot back and removes orphans; what resists is named, and stays for the next writer.
+    fn clean_up(&mut self, next: Option<u32>, checkpoint: Checkpoint) -> Option<Error> {
+        let dir = self.destination.staging();
+        let released = self.slot.take().map_or(Ok(()), |slot| slot.release(dir, checkpoint));
+        let swept = next.map_or(Ok(()), |next| slot::sweep_from(dir, &self.destination.name, next, checkpoint));
+        released.and(swept).err().map(|error| self.destination.failed("cleaning up", error).after_publish())
+    }
+
+    /// Discards the new version and reports what could not be removed; `Drop` does it silently.
+    pub fn rollback(mut self) -> Result<()> {
+        if self.generation != sys::fork_generation() {
+            return Err(Error::errno("rolling back", &self.destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess));
+        }
+        let Some(slot) = self.slot.take() else { return Ok(()) };
+        slot.release(self.destination.staging(), &mut tree::go_on).map_err(|error| self.destination.failed("rolling back", error))
+    }
+
+    /// Where staging has a name, its path; an unnamed file has none.
+    #[cfg(feature = "python")]
+    pub(crate) fn staging(&self) -> Option<std::path::PathBuf> {
+        let slot = self.slot.as_ref()?;
+        Some(self.destination.staging_path().join(&slot.name).join(&self.destination.name))
+    }
+}
+
+impl Options<File> {
+    /// Opens a new version of the file `path`; nothing is visible until it is committed.
+    pub fn create(&self, path: impl AsRef<Path>) -> Result<File> {
+        self.create_at(sys::CWD, path)
+    }
+
+    /// The same with a relative path starting from an open folder.
+    pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<File> {
+        let destination = Destination::open(dir.as_fd(), path.as_ref(), Kind::File, &self.settings)?.0;
+        stage(destination, self.settings.clone())
+    }
+
+    /// Writes a whole file: the fastest way.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("notes.txt");
+    /// atomik::File::options().write(&path, "hello")?;
+    /// assert!(atomik::File::options().write(&path, "again").is_err()); // it exists
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn write(&self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<Committed> {
+        let fill = |file: &mut std::fs::File| file.write_all(content.as_ref());
+        self.write_with(sys::CWD, path.as_ref(), fill, &mut tree::go_on)
+    }
+
+    pub(crate) fn write_with(
+        &self,
+        dir: BorrowedFd,
+        path: &Path,
+        fill: impl FnOnce(&mut std::fs::File) -> io::Result<()>,
+        checkpoint: Checkpoint,
+    ) -> Result<Committed> {
+        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings)?;
+        let mut file = stage(destination, self.settings.clone())?;
+        fill(&mut file.staged).map_err(|error| {
+            file.destination.failed("writing the new version", error).hint("it was not published, and the destination is untouched")
+        })?;
+        file.finish(Old::Seen(old), checkpoint)
+    }
+}
+
+/// Opens staging: unnamed, or in a slot where the filesystem has no unnamed files.
+fn stage(destination: Destination, settings: Settings) -> Result<File> {
+    let generation = sys::fork_generation();
+    let failed = |error| destination.failed("creating staging", error).hint("the destination's folder must be writable");
+    let (staged, slot) = match sys::tmpfile(destination.staging()).map_err(failed)? {
+        Some(fd) => (fd, None),
+        None => {
+            let slot = Slot::take(destination.staging(), &destination.name).map_err(failed)?;
+            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+            let opened = sys::openat(slot.fd.as_fd(), &destination.name, flags, 0o666);
+            if opened.is_err() {
+                drop(slot.release(destination.staging(), &mut tree::go_on));
+            }
+            (opened.map_err(failed)?, Some(slot))
+        }
+    };
+    Ok(File { staged: staged.into(), destination, settings, slot, generation })
+}
+
+/// Writes a new file in one call, durable, and refuses one that exists: [`Options::write`] for more.
+pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<Committed> {
+    File::options().write(path, content)
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if self.generation == sys::fork_generation() {
+            if let Some(slot) = self.slot.take() {
+                // Drop cannot report: what resists stays as an orphan for the next writer.
+                drop(slot.release(self.destination.staging(), &mut tree::go_on));
+            }
+        }
+    }
+}
+
+impl Write for File {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.staged.write(buffer)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.staged.flush()
+    }
+}
+
+impl Read for File {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.staged.read(buffer)
+    }
+}
+
+impl Seek for File {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.staged.seek(to)
+    }
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.staged.as_fd()
+    }
+}

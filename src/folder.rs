@@ -1,0 +1,326 @@
+//! `Folder` and `Entry`: a new version that is built under a name, in a slot, and published in one step.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::committed::Committed;
+use crate::destination::{Destination, Kind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metadata;
+use crate::options::{Durability, Options, Settings};
+use crate::publish;
+use crate::slot::{self, Slot};
+use crate::sync;
+use crate::sys::{self, errno};
+use crate::tree::{self, Checkpoint};
+
+/// What `Folder` and `Entry` share: a slot whose entry NAME will be the new version.
+#[derive(Debug)]
+struct Staged {
+    destination: Destination,
+    settings: Settings,
+    /// Taken when nothing is left to clean up.
+    slot: Option<Slot>,
+    /// Where the new version is built.
+    path: PathBuf,
+    /// The process that it belongs to.
+    generation: u32,
+}
+
+impl Staged {
+    fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<Self> {
+        let (destination, old) = Destination::open(at, path, kind, settings)?;
+        let slot = Slot::take(destination.staging(), &destination.name)
+            .map_err(|error| destination.failed("creating staging", error).hint("the destination's folder must be writable"))?;
+        let generation = sys::fork_generation();
+        let path = PathBuf::new();
+        let mut staged = Self { destination, settings: settings.clone(), slot: Some(slot), path, generation };
+        // From here on Drop gives the slot back.
+        staged.prepare(kind, old.is_some_and(|old| old.is_folder()), old.is_some())?;
+        staged.path = staged.shown_path();
+        Ok(staged)
+    }
+
+    fn slot(&self) -> BorrowedFd<'_> {
+        // Only the end of a commit or rollback takes it, and both consume the guard.
+        self.slot.as_ref().expect("a slot until the end").fd.as_fd()
+    }
+
+    /// Makes the staging folder, and tries here, with folders of its own, the calls that the publish
+    /// will need: an hour of work must not end in "not supported".
+    fn prepare(&self, kind: Kind, replaces_folder: bool, exists: bool) -> Result<()> {
+        let (slot, name) = (self.slot(), &self.destination.name);
+        let failed = |error| self.destination.failed("creating staging", error);
+        if kind != Kind::Folder && !replaces_folder {
+            return Ok(());
+        }
+        let probe = slot::name("probe", name);
+        let made = sys::mkdir(slot, &probe, 0o777).map_err(failed)?;
+        let tried = if exists {
+            let made = sys::mkdir(slot, name, 0o777).map_err(failed)? && made;
+            let tried = sys::renameat2(slot, &probe, slot, name, publish::EXCHANGE);
+            if made && replaces_folder {
+                self.try_to_move_the_old(&probe)?;
+            }
+            sys::rmdir(slot, &probe).map_err(failed)?;
+            tried
+        } else {
+            sys::renameat2(slot, &probe, slot, name, publish::NOREPLACE)
+        };
+        match tried {
+            // rename(2) is enough to replace what is missing or empty: see `publish::folder`.
+            Err(error) if publish::is_unsupported(&error) && !exists && self.settings.overwrite => {
+                sys::renameat2(slot, &probe, slot, name, 0).map_err(failed)?;
+            }
+            Err(error) if publish::is_unsupported(&error) => {
+                return Err(failed(error).kind_is(ErrorKind::Unsupported).hint(if exists {
+                    "this filesystem (or sandbox) cannot exchange two folders; publish under a new name, or on a local filesystem"
+                } else {
+                    "this filesystem (or sandbox) cannot rename without replacing; overwrite=True needs less, a local filesystem has it"
+                }));
+            }
+            other => other.map_err(failed)?,
+        }
+        if kind == Kind::Any {
+            // The tool makes it.
+            sys::rmdir(slot, name).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// On an overlay a folder of a lower layer cannot be moved (`EXDEV`). Renaming it onto a folder
+    /// that is not empty never moves it, and answers `EXDEV` there and `ENOTEMPTY` elsewhere.
+    fn try_to_move_the_old(&self, probe: &OsStr) -> Result<()> {
+        let (slot, destination) = (self.slot(), &self.destination);
+        if !sync::is_overlay(slot) {
+            return Ok(());
+        }
+        let mut inner = probe.to_owned();
+        inner.push("/full");
+        let tried = sys::mkdir(slot, &inner, 0o700)
+            .and_then(|_| sys::renameat2(destination.parent(), &destination.name, slot, probe, 0));
+        sys::rmdir(slot, &inner).map_err(|error| destination.failed("creating staging", error))?;
+        match tried {
+            Err(error) if errno(&error) == libc::EXDEV => Err(destination
+                .failed("creating staging", error)
+                .hint("the folder belongs to a lower layer of an overlay (a container image) and cannot be moved: publish under a new name, or on a volume")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The path that the user and other programs get: absolute, so that `chdir` does not matter; where
+    /// that is too long for one system call, through `/proc`.
+    fn shown_path(&self) -> PathBuf {
+        let slot = self.slot.as_ref().map(|slot| slot.name.as_os_str()).unwrap_or_default();
+        let path = self.destination.staging_path().join(slot).join(&self.destination.name);
+        if path.as_os_str().len() < 4096 {
+            return path;
+        }
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.slot());
+        PathBuf::from(format!("/proc/{}/fd/{fd}", std::process::id())).join(&self.destination.name)
+    }
+
+    fn finish(&mut self, checkpoint: Checkpoint) -> Result<Committed> {
+        let (destination, settings) = (&self.destination, &self.settings);
+        self.owned("committing")?;
+        let stop = |error| destination.failed("committing", error);
+        let (slot, name) = (self.slot(), &destination.name);
+        let staged = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing())?;
+        let kind = match staged.kind() {
+            libc::S_IFDIR => Kind::Folder,
+            libc::S_IFREG | libc::S_IFLNK if !destination.folder_only => Kind::File,
+            libc::S_IFREG | libc::S_IFLNK => return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR)).hint("the path ends with a slash, but what is to be published is no folder")),
+            _ => return Err(stop(io::Error::from_raw_os_error(libc::EINVAL)).hint("only a file, a folder or a symlink can be published")),
+        };
+        let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
+        let mut later = None;
+        let mut opened = None;
+        if staged.kind() != libc::S_IFLNK {
+            let fd = sys::open_to_sync(slot, name).map_err(stop)?;
+            later = metadata::settle(destination, settings, fd.as_fd(), old)?;
+            if kind == Kind::Folder {
+                sync::folder(fd.as_fd(), settings.durability, destination, checkpoint)?;
+            } else {
+                sync::file(fd.as_fd(), settings.durability, destination)?;
+            }
+            opened = Some(fd);
+        }
+        checkpoint().map_err(stop)?;
+        match kind {
+            Kind::Folder => publish::folder(destination, slot, settings.overwrite)?,
+            _ => publish::named(destination, slot, name, settings.overwrite)?,
+        }
+        let settled = self.after_publish(opened, later);
+        let leftover = self.clean_up(checkpoint);
+        settled.map(|()| Committed::new(leftover))
+    }
+
+    /// Sets a mode that could not be moved with, and syncs the folders.
+    fn after_publish(&self, opened: Option<OwnedFd>, later: Option<u32>) -> Result<()> {
+        let (full, ordered) = (self.settings.durability == Durability::Full, self.settings.durability != Durability::None);
+        if let (Some(mode), Some(fd)) = (later, &opened) {
+            let set = sys::chmod(fd.as_fd(), mode).and_then(|()| if ordered { sys::fsync(fd.as_fd()) } else { Ok(()) });
+            set.map_err(|error| self.destination.failed("setting the new version's mode", error).after_publish())?;
+        }
+        if full { self.destination.sync_parents(opened.as_ref().map_or(self.slot(), AsFd::as_fd)) } else { Ok(()) }
+    }
+
+    /// Removes the displaced version and orphans; what resists is named, and stays for the next writer.
+    fn clean_up(&mut self, checkpoint: Checkpoint) -> Option<Error> {
+        let slot = self.slot.take()?;
+        let dir = self.destination.staging();
+        let released = slot.release(dir, checkpoint);
+        let swept = slot::sweep_from(dir, &self.destination.name, slot.next(), checkpoint);
+        let hint = format!("what is left in {} is removed by the next writer that can", slot.name.display());
+        released.and(swept).err().map(|error| self.destination.failed("cleaning up", error).after_publish().hint(hint))
+    }
+
+    fn rollback(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.owned("rolling back")?;
+        let Some(slot) = self.slot.take() else { return Ok(()) };
+        slot.release(self.destination.staging(), checkpoint).map_err(|error| self.destination.failed("rolling back", error))
+    }
+
+    fn owned(&self, operation: &'static str) -> Result<()> {
+        if self.generation == sys::fork_generation() {
+            return Ok(());
+        }
+        Err(Error::errno(operation, &self.destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess))
+    }
+
+    /// Nothing has the name that should be published: names what there is instead.
+    fn nothing(&self) -> Error {
+        let names = || -> io::Result<Vec<String>> {
+            let reader = sys::open_folder(self.slot(), OsStr::new("."))?;
+            let (mut entries, mut buffer) = (Vec::new(), vec![0; 4096]);
+            while sys::read_folder(reader.as_fd(), &mut buffer, &mut entries)? {}
+            Ok(entries.iter().map(|(name, _)| name.display().to_string()).collect())
+        };
+        let found = match names() {
+            Ok(names) if !names.is_empty() => format!("; found instead: {}", names.join(", ")),
+            _ => String::new(),
+        };
+        let name = self.destination.name.display();
+        Error::errno("publishing", &self.destination.path, libc::ENOENT).hint(format!("nothing was written at the staging path, whose last component must stay {name}{found}"))
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.generation == sys::fork_generation() {
+            if let Some(slot) = self.slot.take() {
+                // Drop cannot report: what resists stays as an orphan for the next writer.
+                drop(slot.release(self.destination.staging(), &mut tree::go_on));
+            }
+        }
+    }
+}
+
+macro_rules! guard {
+    ($(#[$doc:meta])* $guard:ident, $kind:expr) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $guard(Staged);
+
+        impl $guard {
+            /// Starts the options of a new version; see [`Options`].
+            pub fn options() -> Options<$guard> {
+                Options::new()
+            }
+
+            /// Where the new version is built; its last component is the destination's name.
+            #[must_use]
+            pub fn path(&self) -> &Path {
+                &self.0.path
+            }
+
+            /// The path that was asked for.
+            #[must_use]
+            pub fn destination(&self) -> &Path {
+                &self.0.destination.path
+            }
+
+            /// Syncs, publishes, syncs the folder and removes what was displaced.
+            pub fn commit(self) -> Result<Committed> {
+                self.commit_with(&mut tree::go_on)
+            }
+
+            /// The same; `checkpoint` stops it before the publish, and its cleaning up afterwards.
+            pub(crate) fn commit_with(mut self, checkpoint: Checkpoint) -> Result<Committed> {
+                self.0.finish(checkpoint)
+            }
+
+            /// Discards the new version and reports what could not be removed; `Drop` does it silently.
+            pub fn rollback(self) -> Result<()> {
+                self.rollback_with(&mut tree::go_on)
+            }
+
+            pub(crate) fn rollback_with(mut self, checkpoint: Checkpoint) -> Result<()> {
+                self.0.rollback(checkpoint)
+            }
+        }
+
+        impl Options<$guard> {
+            /// Makes a place for a new version of `path`; nothing is visible there until the commit.
+            pub fn create(&self, path: impl AsRef<Path>) -> Result<$guard> {
+                self.create_at(sys::CWD, path)
+            }
+
+            /// The same with a relative path starting from an open folder.
+            pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<$guard> {
+                Staged::open(dir.as_fd(), path.as_ref(), $kind, &self.settings).map($guard)
+            }
+        }
+    };
+}
+
+guard!(
+    /// A new version of a whole folder, invisible until [`commit`](Folder::commit).
+    ///
+    /// Staging is `.atomik-N.NAME/NAME` beside the destination, readable by its owner only. It is
+    /// published with `renameat2(2)`: `RENAME_NOREPLACE`, or `RENAME_EXCHANGE` when there is a folder
+    /// to replace, which is then removed. Dropping it without a commit discards it.
+    ///
+    /// # Durability
+    /// With [`Durability::Full`] every file and folder of the tree is synced before the publish, and
+    /// the destination's folder after it.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]. Until the publish an error leaves the destination untouched; afterwards
+    /// [`Error::committed`] is true.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("site");
+    /// let site = atomik::Folder::options().overwrite(true).create(&path)?;
+    /// std::fs::write(site.path().join("index.html"), "hello")?;
+    /// site.commit()?;
+    /// # assert!(path.join("index.html").exists());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    Folder,
+    Kind::Folder
+);
+
+guard!(
+    /// A path at which a tool writes a file or makes a folder, published by [`commit`](Entry::commit).
+    ///
+    /// For tools that only take a name and look at its suffix. What they leave beside it is removed.
+    /// Durability and errors are those of [`File`](crate::File) and [`Folder`]; nothing at the path is `ENOENT`.
+    ///
+    /// # Examples
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let path = dir.path().join("table.csv");
+    /// let table = atomik::Entry::options().create(&path)?;
+    /// std::fs::write(table.path(), "a,b\n")?; // or any tool that takes a file name
+    /// table.commit()?;
+    /// # assert!(path.exists());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    Entry,
+    Kind::Any
+);

@@ -1,0 +1,43 @@
+//! Writes files and whole folders atomically: a reader, or the next boot, sees the complete old
+//! version or the complete new one, never a mix, never nothing.
+//!
+//! # How it works
+//! A [`File`] is written unnamed (`O_TMPFILE`) and named by `linkat`, or by `linkat` and `rename` when
+//! it replaces; a [`Folder`] is built in a slot and published by `renameat2` with `RENAME_NOREPLACE` or
+//! `RENAME_EXCHANGE`. An [`Entry`] is a path for tools that only take a name. Dropping a guard
+//! discards what was staged; `commit` consumes it.
+//!
+//! # Limits
+//! Linux only; staging and destination on one mount; where a filesystem lacks the call that is
+//! needed, [`ErrorKind::Unsupported`], never a weaker promise.
+//!
+//! # Features
+//! `python`: the CPython extension module, built by maturin. Off by default.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("atomik rests on Linux system calls (renameat2, O_TMPFILE): it is for Linux only");
+
+mod committed;
+mod destination;
+mod error;
+mod file;
+mod folder;
+mod lock;
+mod metadata;
+mod options;
+mod publish;
+#[cfg(feature = "python")]
+mod python;
+mod rename;
+mod slot;
+mod sync;
+mod sys;
+mod tree;
+
+pub use committed::Committed;
+pub use error::{Error, ErrorKind, Result};
+pub use file::{File, write};
+pub use folder::{Entry, Folder};
+pub use options::{Durability, Options};
+pub use rename::{RenameFlags, exchange, rename, renameat2};

@@ -1,0 +1,160 @@
+//! Metadata: a new version gets what `open` or `mkdir` would give, a replacing one what the old had.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::fcntl::OFlag;
+
+use crate::destination::Destination;
+use crate::error::Result;
+use crate::options::Settings;
+use crate::slot::Slot;
+use crate::sys::{self, Stat, errno};
+use crate::tree;
+
+const ACCESS_ACL: &CStr = c"system.posix_acl_access";
+const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
+
+/// What a version carries beside its content.
+struct Metadata {
+    stat: Stat,
+    /// `user.*` and ACLs; no capabilities, no security labels: these are about the old content.
+    xattrs: Vec<(CString, Vec<u8>)>,
+}
+
+impl Metadata {
+    fn of(dir: BorrowedFd, name: &OsStr, stat: Stat) -> io::Result<Self> {
+        // The l-calls do not follow the last component; O_PATH handles have no flistxattr (EBADF).
+        let mut path = sys::proc_path(dir);
+        path.push("/");
+        path.push(name);
+        let path = sys::cstring(&path)?;
+        let names = match sys::list_xattrs(&path) {
+            Err(error) if errno(&error) == libc::ENOENT => Vec::new(),
+            other => other?,
+        };
+        let mut xattrs = Vec::new();
+        for name in names {
+            if name.to_bytes().starts_with(b"user.") || *name == *ACCESS_ACL || *name == *DEFAULT_ACL {
+                if let Some(value) = sys::get_xattr(&path, &name)? {
+                    xattrs.push((name, value));
+                }
+            }
+        }
+        Ok(Self { stat, xattrs })
+    }
+
+    /// Gives `fd` this metadata; answers the mode that it should have, which is not set yet.
+    fn apply(mut self, fd: BorrowedFd, staged: &Stat) -> io::Result<u32> {
+        // Set-id bits of a file are about the old content; of a folder they are about its entries.
+        let mut mode = self.stat.permissions() & if self.stat.is_folder() { 0o7777 } else { 0o1777 };
+        if !keep_owner(fd, &self.stat, staged)? {
+            // The group's rights would go to another group: it gets no more than all others have.
+            mode &= !0o070 | (mode & 0o007) << 3;
+            for (name, value) in &mut self.xattrs {
+                if **name == *ACCESS_ACL {
+                    restrict_group(value);
+                }
+            }
+        }
+        if !self.xattrs.iter().any(|(name, _)| **name == *ACCESS_ACL) {
+            sys::remove_xattr(fd, ACCESS_ACL)?;
+        }
+        if staged.is_folder() && !self.xattrs.iter().any(|(name, _)| **name == *DEFAULT_ACL) {
+            sys::remove_xattr(fd, DEFAULT_ACL)?;
+        }
+        for (name, value) in &self.xattrs {
+            match sys::set_xattr(fd, name, value) {
+                // Where permitted: user xattrs need more rights than writing in some places.
+                Err(error) if matches!(errno(&error), libc::EPERM | libc::EACCES | libc::EOPNOTSUPP) => {}
+                other => other?,
+            }
+        }
+        Ok(mode)
+    }
+}
+
+/// Gives the staged version the owner and group of the old one; false if the group could not be kept.
+fn keep_owner(fd: BorrowedFd, old: &Stat, staged: &Stat) -> io::Result<bool> {
+    let refused = |result: io::Result<()>| match result {
+        Err(error) if matches!(errno(&error), libc::EPERM | libc::EINVAL) => Ok(true),
+        other => other.map(|()| false),
+    };
+    let gid = (old.gid != staged.gid).then_some(old.gid);
+    if old.uid != staged.uid && !refused(sys::chown(fd, Some(old.uid), gid))? {
+        return Ok(true);
+    }
+    Ok(gid.is_none() || !refused(sys::chown(fd, None, gid))?)
+}
+
+/// Takes from the owning group's entry of a POSIX ACL (`acl(5)`: version, then tag, rights, id) what
+/// others do not have.
+fn restrict_group(acl: &mut [u8]) {
+    let entries = |acl: &[u8]| (4..acl.len().saturating_sub(7)).step_by(8).map(|at| (at, u16::from_le_bytes([acl[at], acl[at + 1]]))).collect::<Vec<_>>();
+    let others = entries(acl).iter().find(|(_, tag)| *tag == 0x20).map_or(0, |(at, _)| acl[at + 2]);
+    for (at, tag) in entries(acl) {
+        if tag == 0x04 {
+            acl[at + 2] &= others;
+        }
+    }
+}
+
+/// Gives the staged version its final metadata; `old` is the version to be replaced. Answers the
+/// mode to set after the publish, if it is one that a folder could not be moved with.
+pub(crate) fn settle(destination: &Destination, settings: &Settings, fd: BorrowedFd, old: Option<Stat>) -> Result<Option<u32>> {
+    let old = old.filter(|old| settings.preserve && old.kind() != libc::S_IFLNK);
+    if old.is_none() && settings.permissions.is_none() && !destination.elsewhere() {
+        return Ok(None);
+    }
+    let settle = || {
+        let staged = sys::stat_fd(fd)?;
+        let model = match old {
+            Some(stat) => Some(Metadata::of(destination.parent(), &destination.name, stat)?),
+            None if destination.elsewhere() => Some(model(destination, &staged)?),
+            None => None,
+        };
+        let inherited = model.map(|model| model.apply(fd, &staged)).transpose()?;
+        let Some(mode) = settings.permissions.or(inherited) else { return Ok(None) };
+        // Moving a folder to another parent needs write permission on the folder itself.
+        let (now, later) = if staged.is_folder() && mode & 0o200 == 0 { (mode | 0o200, Some(mode)) } else { (mode, None) };
+        if sys::stat_fd(fd)?.permissions() != now {
+            sys::chmod(fd, now)?;
+        }
+        Ok(later)
+    };
+    settle().map_err(|error| destination.failed("setting the new version's metadata", error))
+}
+
+/// What a file or folder made in the destination's folder gets, for staging that inherited from
+/// another folder: makes one there and looks.
+fn model(destination: &Destination, staged: &Stat) -> io::Result<Metadata> {
+    let parent = destination.parent();
+    let slot = Slot::take(parent, &destination.name)?;
+    let name = OsStr::new("model");
+    let look = || {
+        if staged.is_folder() {
+            sys::mkdir(slot.fd.as_fd(), name, 0o777)?;
+        } else {
+            sys::openat(slot.fd.as_fd(), name, OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY, 0o666)?;
+        }
+        let stat = sys::stat(slot.fd.as_fd(), name)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
+        Metadata::of(slot.fd.as_fd(), name, stat)
+    };
+    let model = look();
+    slot.release(parent, &mut tree::go_on)?;
+    model
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_that_could_not_be_kept_gets_what_others_have() {
+        let entry = |tag: u16, rights: u16| [tag.to_le_bytes(), rights.to_le_bytes(), [0xff; 2], [0xff; 2]].concat();
+        let mut acl = [vec![2, 0, 0, 0], entry(0x01, 6), entry(0x04, 6), entry(0x10, 6), entry(0x20, 4)].concat();
+        restrict_group(&mut acl);
+        assert_eq!(acl, [vec![2, 0, 0, 0], entry(0x01, 6), entry(0x04, 4), entry(0x10, 6), entry(0x20, 4)].concat());
+    }
+}

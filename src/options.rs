@@ -1,0 +1,108 @@
+//! What a caller can ask of a commit.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+
+/// What is left of a commit after a power cut.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// When the commit has returned, the new version survives a power cut.
+    #[default]
+    Full,
+    /// After a power cut the destination is complete old or complete new; it may be the old.
+    Ordered,
+    /// Safe against the end of the process, not of the machine: no sync calls at all.
+    None,
+}
+
+/// The options without the guard that they are for.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) overwrite: bool,
+    pub(crate) durability: Durability,
+    pub(crate) permissions: Option<u32>,
+    pub(crate) preserve: bool,
+    pub(crate) follow_symlinks: bool,
+    pub(crate) tmp_dir: Option<PathBuf>,
+}
+
+/// Options for a [`File`](crate::File), a [`Folder`](crate::Folder) or an [`Entry`](crate::Entry).
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("settings.json");
+/// atomik::File::options()
+///     .overwrite(true)
+///     .durability(atomik::Durability::Ordered)
+///     .write(&path, b"{}")?;
+/// # assert_eq!(std::fs::read(&path)?, b"{}");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use = "options do nothing until something is created with them"]
+pub struct Options<Guard> {
+    pub(crate) settings: Settings,
+    guard: PhantomData<fn() -> Guard>,
+}
+
+impl<Guard> Options<Guard> {
+    pub(crate) fn new() -> Self {
+        let settings = Settings {
+            overwrite: false,
+            durability: Durability::Full,
+            permissions: None,
+            preserve: true,
+            follow_symlinks: false,
+            tmp_dir: None,
+        };
+        Self::from_settings(settings)
+    }
+
+    pub(crate) fn from_settings(settings: Settings) -> Self {
+        Self { settings, guard: PhantomData }
+    }
+
+    /// Replaces what is there (default: false). Devices, FIFOs, sockets and mount points never are.
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.settings.overwrite = overwrite;
+        self
+    }
+
+    /// Chooses what a power cut may take (default: [`Durability::Full`], nothing).
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
+        self
+    }
+
+    /// Gives the new version exactly these permission bits, whatever the umask or the old version's.
+    pub fn permissions(mut self, mode: u32) -> Self {
+        self.settings.permissions = Some(mode & 0o7777);
+        self
+    }
+
+    /// Keeps the replaced version's mode, owner, group, ACL and user xattrs (default: true).
+    pub fn preserve(mut self, preserve: bool) -> Self {
+        self.settings.preserve = preserve;
+        self
+    }
+
+    /// Publishes where a symlink leads (default: false, the link itself is the destination).
+    pub fn follow_symlinks(mut self, follow: bool) -> Self {
+        self.settings.follow_symlinks = follow;
+        self
+    }
+
+    /// Stages in this folder, which must be on the destination's mount (default: beside the destination).
+    pub fn tmp_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.settings.tmp_dir = Some(folder.into());
+        self
+    }
+}
+
+impl<Guard> fmt::Debug for Options<Guard> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings.fmt(f)
+    }
+}

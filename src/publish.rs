@@ -1,0 +1,142 @@
+//! The publish: the one system call after which the destination is the new version.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::destination::{Destination, Kind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::PublishLock;
+use crate::slot;
+use crate::sync;
+use crate::sys::{self, errno};
+
+/// `RENAME_NOREPLACE`, `RENAME_EXCHANGE` and `RENAME_WHITEOUT` of `renameat2(2)`.
+pub(crate) const NOREPLACE: u32 = libc::RENAME_NOREPLACE;
+pub(crate) const EXCHANGE: u32 = libc::RENAME_EXCHANGE;
+pub(crate) const WHITEOUT: u32 = libc::RENAME_WHITEOUT;
+
+/// How often a destination may appear and vanish under a publish before it gives up.
+const ROUNDS: u32 = 100;
+
+/// What an old kernel, a sandbox or a filesystem without flags answers to `renameat2` with flags.
+/// It is a fact about one call on one filesystem, and is never remembered.
+pub(crate) fn is_unsupported(error: &std::io::Error) -> bool {
+    matches!(errno(error), libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM)
+}
+
+fn failed(destination: &Destination, error: std::io::Error) -> Error {
+    let errno = errno(&error);
+    let error = destination.failed("publishing", error);
+    match errno {
+        libc::EEXIST | libc::ENOTEMPTY => error.hint("the destination appeared meanwhile; pass overwrite=True to replace it"),
+        libc::EXDEV => error.hint("the destination belongs to a lower layer of an overlay (a container image), or to another mount: publish to a folder that was made in this container, or to a volume"),
+        libc::EBUSY => error.hint("the destination is a mount point or in use: publish a folder above it, or mount its parent folder"),
+        libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint("this filesystem (or sandbox) cannot publish without a moment in which the destination is missing or could be lost"),
+        libc::EPERM | libc::EACCES => error.hint("the destination may not be replaced: look at its attributes, at the sticky bit and the permissions of its folder"),
+        libc::ENOENT => error.hint("the destination's folder has been removed, or there is nothing to publish"),
+        _ => error,
+    }
+}
+
+/// Publishes an unnamed file; answers the slot number from which to sweep, if a slot was used.
+pub(crate) fn unnamed(destination: &Destination, file: BorrowedFd, overwrite: bool, exists: bool, sync_named: bool) -> Result<Option<u32>> {
+    let fail = |error| failed(destination, error);
+    if !exists && !sync_named {
+        match sys::link_fd(file, destination.parent(), &destination.name) {
+            Err(error) if errno(&error) == libc::EEXIST && overwrite => {}
+            other => return other.map(|()| None).map_err(fail),
+        }
+    }
+    let dir = destination.staging();
+    // Locked before it has a name: nobody ever takes it for an orphan.
+    sys::lock(file, false).map_err(fail)?;
+    let (slot, next) = slot::link(file, dir, &destination.name).map_err(fail)?;
+    let publish = || {
+        if sync_named {
+            sync::file(file, crate::Durability::Full, destination)?;
+        }
+        named(destination, dir, &slot, overwrite)
+    };
+    match publish() {
+        Ok(()) => Ok(Some(next)),
+        Err(error) => {
+            // If this fails too, the slot is an orphan, which the next writer removes.
+            drop(sys::unlink(dir, &slot));
+            Err(error)
+        }
+    }
+}
+
+/// Publishes a file or symlink that has a name in `dir`.
+pub(crate) fn named(destination: &Destination, dir: BorrowedFd, name: &OsStr, overwrite: bool) -> Result<()> {
+    let (parent, target) = (destination.parent(), &destination.name);
+    let published = if overwrite { sys::renameat2(dir, name, parent, target, 0) } else { move_file(dir, name, parent, target) };
+    published.map_err(|error| failed(destination, error))
+}
+
+/// Renames a file without replacing: where `NOREPLACE` is missing, `link` and `unlink` promise the same.
+pub(crate) fn move_file(dir: BorrowedFd, name: &OsStr, to: BorrowedFd, target: &OsStr) -> std::io::Result<()> {
+    match sys::renameat2(dir, name, to, target, NOREPLACE) {
+        Err(error) if is_unsupported(&error) => {
+            sys::link(dir, name, to, target).map_err(|linked| if is_unsupported(&linked) { error } else { linked })?;
+            sys::unlink(dir, name)
+        }
+        other => other,
+    }
+}
+
+/// Publishes the folder that has the destination's name in a slot. Where `NOREPLACE` is missing and
+/// replacing was asked for, plain `rename` promises the same: it replaces nothing but an empty folder.
+pub(crate) fn folder(destination: &Destination, slot: BorrowedFd, overwrite: bool) -> Result<()> {
+    let (parent, name) = (destination.parent(), &destination.name);
+    for _ in 0..ROUNDS {
+        if destination.check(Kind::Folder, overwrite, false)?.is_some() {
+            match exchange(destination, slot)? {
+                true => return Ok(()),
+                false => continue,
+            }
+        }
+        match sys::renameat2(slot, name, parent, name, NOREPLACE) {
+            Err(error) if overwrite && is_unsupported(&error) => {
+                return sys::renameat2(slot, name, parent, name, 0).map_err(|error| failed(destination, error));
+            }
+            Err(error) if overwrite && matches!(errno(&error), libc::EEXIST | libc::ENOTEMPTY) => {}
+            other => return other.map_err(|error| failed(destination, error)),
+        }
+    }
+    Err(Error::errno("publishing", &destination.path, libc::EBUSY).hint("the destination keeps appearing and vanishing"))
+}
+
+/// Exchanges staging and destination under the publish lock; false if the destination has vanished.
+fn exchange(destination: &Destination, slot: BorrowedFd) -> Result<bool> {
+    let (parent, name) = (destination.parent(), &destination.name);
+    let _lock = PublishLock::take(destination)?;
+    let swap = || sys::renameat2(slot, name, parent, name, EXCHANGE);
+    let mut exchanged = swap();
+    if matches!(&exchanged, Err(error) if errno(error) == libc::EACCES) {
+        // The displaced folder moves to another parent too, and may not be writable by its owner.
+        if let Ok(old) = sys::open_folder(parent, name) {
+            let mode = sys::stat_fd(old.as_fd()).map_err(|error| failed(destination, error))?.permissions();
+            if mode & 0o200 == 0 && sys::chmod(old.as_fd(), mode | 0o200).is_ok() {
+                exchanged = swap();
+                if exchanged.is_err() {
+                    sys::chmod(old.as_fd(), mode).map_err(|error| failed(destination, error))?;
+                }
+            }
+        }
+    }
+    match exchanged {
+        Ok(()) => {}
+        Err(error) if errno(&error) == libc::ENOENT => return Ok(false),
+        Err(error) => return Err(failed(destination, error)),
+    }
+    // Something else than a folder or symlink may have taken the name since it was checked. Under
+    // the lock nobody has built on our version yet: it is taken back.
+    match sys::stat(slot, name) {
+        Ok(Some(displaced)) if !matches!(displaced.kind(), libc::S_IFDIR | libc::S_IFLNK) => {
+            swap().map_err(|error| failed(destination, error).after_publish())?;
+            Err(Error::errno("publishing", &destination.path, libc::ENOTDIR).hint("a file is never replaced by a folder"))
+        }
+        _ => Ok(true),
+    }
+}

@@ -1,0 +1,98 @@
+//! `rename`, `exchange` and the bare `renameat2`: one system call on what is already there.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use crate::destination::split;
+use crate::error::{Error, ErrorKind, Result};
+use crate::publish::{self, EXCHANGE, NOREPLACE, WHITEOUT};
+use crate::sys::{self, errno};
+
+/// The flags of `renameat2(2)`, combined with `|`; an alias so that any value reaches the kernel.
+pub type RenameFlags = u32;
+
+/// Renames a file or folder; refuses to replace what is there unless `overwrite` (then `rename(2)`).
+///
+/// No sync: durable once both parent folders are. Where the filesystem lacks `RENAME_NOREPLACE`, a
+/// file is moved by `link` and `unlink`, which promise the same; a folder is [`ErrorKind::Unsupported`].
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+/// std::fs::write(&a, "")?;
+/// atomik::rename(&a, &b, false)?;
+/// # assert!(b.exists() && !a.exists());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn rename(src: impl AsRef<Path>, dst: impl AsRef<Path>, overwrite: bool) -> Result<()> {
+    rename_at(sys::CWD, src.as_ref(), sys::CWD, dst.as_ref(), overwrite, false)
+}
+
+pub(crate) fn rename_at(src_dir: BorrowedFd, src: &Path, dst_dir: BorrowedFd, dst: &Path, overwrite: bool, whiteout: bool) -> Result<()> {
+    let flags = if overwrite { 0 } else { NOREPLACE } | if whiteout { WHITEOUT } else { 0 };
+    let renamed = sys::renameat2(src_dir, src.as_os_str(), dst_dir, dst.as_os_str(), flags);
+    let error = match renamed {
+        Err(error) if flags == NOREPLACE && publish::is_unsupported(&error) => error,
+        other => return other.map_err(|error| explain(src, dst, flags, error)),
+    };
+    // EINVAL also means "into its own subfolder"; a file cannot be meant by that.
+    let is_folder = sys::stat(src_dir, src.as_os_str()).is_ok_and(|stat| stat.is_some_and(|stat| stat.is_folder()));
+    if is_folder || errno(&error) == libc::EPERM {
+        return Err(explain(src, dst, flags, error));
+    }
+    publish::move_file(src_dir, src.as_os_str(), dst_dir, dst.as_os_str()).map_err(|error| explain(src, dst, flags, error))
+}
+
+/// Exchanges two paths of any types in one step (`RENAME_EXCHANGE`). No sync.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let (live, next) = (dir.path().join("live"), dir.path().join("next"));
+/// # std::fs::write(&live, "1")?; std::fs::write(&next, "2")?;
+/// atomik::exchange(&live, &next)?;
+/// # assert_eq!(std::fs::read(&live)?, b"2");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn exchange(a: impl AsRef<Path>, b: impl AsRef<Path>) -> Result<()> {
+    exchange_at(sys::CWD, a.as_ref(), sys::CWD, b.as_ref())
+}
+
+pub(crate) fn exchange_at(a_dir: BorrowedFd, a: &Path, b_dir: BorrowedFd, b: &Path) -> Result<()> {
+    sys::renameat2(a_dir, a.as_os_str(), b_dir, b.as_os_str(), EXCHANGE).map_err(|error| explain(a, b, EXCHANGE, error))
+}
+
+/// The bare `renameat2(2)`: any flags, the kernel's answer.
+pub fn renameat2(olddir: impl AsFd, old: impl AsRef<Path>, newdir: impl AsFd, new: impl AsRef<Path>, flags: RenameFlags) -> io::Result<()> {
+    sys::renameat2(olddir.as_fd(), old.as_ref().as_os_str(), newdir.as_fd(), new.as_ref().as_os_str(), flags)
+}
+
+fn explain(a: &Path, b: &Path, flags: u32, error: io::Error) -> Error {
+    let errno = errno(&error);
+    let operation = if flags & EXCHANGE == 0 { "renaming" } else { "exchanging" };
+    let error = Error::new(operation, a, error).to(b);
+    match errno {
+        libc::EEXIST if flags & NOREPLACE != 0 => error.hint("the destination exists; pass overwrite=True to replace it"),
+        libc::ENOTEMPTY | libc::EEXIST => error.hint("rename(2) replaces no folder that has entries; use exchange"),
+        libc::EXDEV => error.hint("both must be on one mount, and a folder of an overlay's lower layer (a container image) cannot be moved"),
+        libc::EBUSY => error.hint("a mount point (a bind-mounted file or folder) cannot be renamed or replaced"),
+        libc::EINVAL if flags & !WHITEOUT != 0 && !into_itself(a, b) => error.kind_is(ErrorKind::Unsupported).hint("this filesystem cannot do that in one step"),
+        libc::EINVAL if flags & WHITEOUT != 0 => error.kind_is(ErrorKind::Unsupported).hint("this filesystem makes no whiteouts"),
+        libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint("this kernel, sandbox or filesystem cannot do that in one step"),
+        _ => error,
+    }
+}
+
+/// Is one of the two inside the other? `rename(2)` answers `EINVAL` to that as well.
+fn into_itself(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| {
+        let (parent, name, _) = split(path).ok()?;
+        Some(std::fs::canonicalize(parent).ok()?.join(name))
+    };
+    match (real(a), real(b)) {
+        (Some(a), Some(b)) => a.starts_with(&b) || b.starts_with(&a),
+        _ => false,
+    }
+}

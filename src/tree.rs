@@ -1,0 +1,214 @@
+//! Walks a tree of folders relative to descriptors: follows no symlink, crosses no mount, keeps at
+//! most [`OPEN`] folders open whatever the depth, and no path is ever longer than one name.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::sys::{self, Stat, errno};
+
+/// Called now and then in long work; an error stops it.
+pub(crate) type Checkpoint<'a> = &'a mut dyn FnMut() -> io::Result<()>;
+
+/// The checkpoint of callers that cannot be interrupted.
+pub(crate) fn go_on() -> io::Result<()> {
+    Ok(())
+}
+
+/// How many folders a walk keeps open at once. Deeper ones are opened again through `..` on the
+/// way up, and must be the same inode.
+const OPEN: usize = 32;
+
+/// What is done at each place of a walk.
+pub(crate) trait Visitor {
+    /// Anything but a folder.
+    fn file(&mut self, dir: BorrowedFd, name: &OsStr, kind: u8) -> io::Result<()>;
+    /// Opens a folder to go into; `None` passes it over.
+    fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>>;
+    /// After all that is in a folder below the root: `folder` is the open folder called `name` in `dir`.
+    fn leave(&mut self, folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()>;
+}
+
+struct Frame {
+    name: OsString,
+    fd: Option<OwnedFd>,
+    /// Set when the descriptor is given up.
+    stat: Option<Stat>,
+    subfolders: Vec<OsString>,
+}
+
+impl Frame {
+    fn fd(&self) -> BorrowedFd<'_> {
+        // The two newest frames are always open, and no other is asked.
+        self.fd.as_ref().expect("an open folder").as_fd()
+    }
+}
+
+/// Walks everything below `root`, which must be open for reading, children before their folder.
+pub(crate) fn walk(root: OwnedFd, visitor: &mut dyn Visitor, checkpoint: Checkpoint) -> io::Result<()> {
+    let mut buffer = vec![0_u8; 32 * 1024];
+    let mut frames = vec![read(OsString::new(), root, &mut buffer, visitor, checkpoint)?];
+    while let Some(top) = frames.last_mut() {
+        checkpoint()?;
+        if let Some(name) = top.subfolders.pop() {
+            if let Some(fd) = visitor.enter(top.fd(), &name)? {
+                frames.push(read(name, fd, &mut buffer, visitor, checkpoint)?);
+                if let Some(old) = frames.len().checked_sub(OPEN + 1).map(|index| &mut frames[index]) {
+                    old.stat = Some(sys::stat_fd(old.fd())?);
+                    old.fd = None;
+                }
+            }
+        } else if let Some(done) = frames.pop() {
+            if let Some(above) = frames.last_mut() {
+                if above.fd.is_none() {
+                    above.fd = Some(reopen(&done, above)?);
+                }
+                visitor.leave(done.fd(), above.fd(), &done.name)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens the folder above again: whoever moved the tree meanwhile does not lead the walk elsewhere.
+fn reopen(below: &Frame, above: &Frame) -> io::Result<OwnedFd> {
+    let fd = sys::open_folder(below.fd(), OsStr::new(".."))?;
+    match above.stat {
+        Some(stat) if stat.same(&sys::stat_fd(fd.as_fd())?) => Ok(fd),
+        _ => Err(io::Error::other("the tree was moved while it was walked")),
+    }
+}
+
+fn read(name: OsString, fd: OwnedFd, buffer: &mut [u8], visitor: &mut dyn Visitor, checkpoint: Checkpoint) -> io::Result<Frame> {
+    let mut subfolders = Vec::new();
+    let mut entries = Vec::new();
+    while sys::read_folder(fd.as_fd(), buffer, &mut entries)? {
+        for (name, mut kind) in entries.drain(..) {
+            if kind == libc::DT_UNKNOWN {
+                kind = match sys::stat(fd.as_fd(), &name)? {
+                    Some(stat) => (stat.kind() >> 12) as u8,
+                    None => continue,
+                };
+            }
+            if kind == libc::DT_DIR {
+                subfolders.push(name);
+            } else {
+                visitor.file(fd.as_fd(), &name, kind)?;
+            }
+        }
+        checkpoint()?;
+    }
+    Ok(Frame { name, fd: Some(fd), stat: None, subfolders })
+}
+
+/// Removes a whole tree; what cannot be removed stays, and the first reason is remembered.
+struct Removal {
+    failure: Option<io::Error>,
+}
+
+impl Removal {
+    /// Runs a removal in `dir`, makes a read-only `dir` of ours writable if that is what it takes.
+    fn attempt(&mut self, dir: BorrowedFd, remove: impl Fn() -> io::Result<()>) {
+        let mut result = remove();
+        if matches!(&result, Err(error) if errno(error) == libc::EACCES) && sys::chmod(dir, 0o700).is_ok() {
+            result = remove();
+        }
+        self.note(result);
+    }
+
+    fn note(&mut self, result: io::Result<()>) {
+        match result {
+            Err(error) if errno(&error) != libc::ENOENT => drop(self.failure.get_or_insert(error)),
+            _ => {}
+        }
+    }
+}
+
+impl Visitor for Removal {
+    fn file(&mut self, dir: BorrowedFd, name: &OsStr, _kind: u8) -> io::Result<()> {
+        self.attempt(dir, || sys::unlink(dir, name));
+        Ok(())
+    }
+
+    fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+        let mut opened = sys::open_folder_same_mount(dir, name);
+        if matches!(&opened, Err(error) if errno(error) == libc::EACCES) && sys::chmod_unopened(dir, name, 0o700).is_ok() {
+            opened = sys::open_folder_same_mount(dir, name);
+        }
+        match opened {
+            Ok(fd) => Ok(Some(fd)),
+            Err(error) => {
+                self.note(Err(error));
+                Ok(None)
+            }
+        }
+    }
+
+    fn leave(&mut self, _folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()> {
+        // A folder that keeps something says ENOTEMPTY: the reason was noted before.
+        self.attempt(dir, || sys::rmdir(dir, name));
+        Ok(())
+    }
+}
+
+/// Removes everything in the folder `root`, but not the folder itself. An error is the first thing
+/// that could not be removed; everything else has gone.
+pub(crate) fn remove_below(root: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
+    let mut removal = Removal { failure: None };
+    // A descriptor of its own: the position in a folder belongs to the open file.
+    let root = sys::open_folder(root, OsStr::new("."))?;
+    walk(root, &mut removal, checkpoint)?;
+    removal.failure.map_or(Ok(()), Err)
+}
+
+/// Syncs a whole tree, file by file, each folder after what is in it.
+struct Sync {
+    /// Something may not be opened, or its folder not read, by its owner: only `syncfs` reaches it.
+    unreachable: Option<io::Error>,
+}
+
+impl Sync {
+    fn opened(&mut self, opened: io::Result<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+        match opened {
+            Ok(fd) => Ok(Some(fd)),
+            Err(error) if errno(&error) == libc::EACCES || errno(&error) == libc::EPERM => {
+                self.unreachable = Some(error);
+                Ok(None)
+            }
+            // A mount inside the tree is not part of the version.
+            Err(error) if errno(&error) == libc::EXDEV => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Visitor for Sync {
+    fn file(&mut self, dir: BorrowedFd, name: &OsStr, kind: u8) -> io::Result<()> {
+        // Symlinks, FIFOs and devices are entries of their folder: its sync has them.
+        if kind == libc::DT_REG {
+            let opened = sys::open_to_sync(dir, name);
+            if let Some(fd) = self.opened(opened)? {
+                sys::fsync(fd.as_fd())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+        let opened = sys::open_folder_same_mount(dir, name);
+        self.opened(opened)
+    }
+
+    fn leave(&mut self, folder: BorrowedFd, _dir: BorrowedFd, _name: &OsStr) -> io::Result<()> {
+        sys::fsync(folder)
+    }
+}
+
+/// Syncs everything in a folder, then the folder. The error of what could not be opened comes back
+/// in the inner option: there `syncfs` is needed.
+pub(crate) fn sync(root: BorrowedFd, checkpoint: Checkpoint) -> io::Result<Option<io::Error>> {
+    let mut visitor = Sync { unreachable: None };
+    walk(sys::open_folder(root, OsStr::new("."))?, &mut visitor, checkpoint)?;
+    sys::fsync(root)?;
+    Ok(visitor.unreachable)
+}
