@@ -42,7 +42,9 @@ impl Destination {
     pub(crate) fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<(Self, Option<Stat>)> {
         let readable = settings.durability == Durability::Full;
         let (parent_path, name, slash) = split(path)?;
-        let failed = |error| Error::new("opening the parent folder", path, error).hint("it must exist, be a folder and be searchable");
+        let failed = |error| {
+            Error::new("opening the parent folder", path, error).hint("it must exist, be a folder and be searchable")
+        };
         let (mut parent, mut parent_syncs) = sys::open_parent(at, parent_path, readable).map_err(failed)?;
         let mut name = name.to_owned();
         if settings.follow_symlinks {
@@ -62,11 +64,13 @@ impl Destination {
             }
         }
         if slash && kind == Kind::File {
-            return Err(Error::errno("opening the destination", path, libc::EISDIR).hint("a file's name does not end with a slash"));
+            return Err(Error::errno("opening the destination", path, libc::EISDIR)
+                .hint("a file's name does not end with a slash"));
         }
         if readable && !parent_syncs && !sync::syncfs_works(parent.as_fd()) {
-            return Err(Error::errno("opening the parent folder", path, libc::EACCES)
-                .hint("durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission"));
+            return Err(Error::errno("opening the parent folder", path, libc::EACCES).hint(
+                "durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission",
+            ));
         }
         let destination = Self { path: path.into(), name, parent, tmp_dir: None, parent_syncs, folder_only: slash };
         let old = destination.check(kind, settings.overwrite, true)?;
@@ -125,7 +129,10 @@ impl Destination {
             return refuse(libc::EEXIST, "the destination exists; pass overwrite=True to replace it");
         }
         if old.mount_root {
-            return refuse(libc::EBUSY, "the destination is a mount point (a bind-mounted file or folder, in a container): publish a folder above it, or mount its parent folder");
+            return refuse(
+                libc::EBUSY,
+                "the destination is a mount point (a bind-mounted file or folder, in a container): publish a folder above it, or mount its parent folder",
+            );
         }
         match (old.kind(), kind) {
             (libc::S_IFDIR, Kind::File) => return refuse(libc::EISDIR, "a folder is never replaced by a file"),
@@ -140,7 +147,10 @@ impl Destination {
             let parent = self.stat_parent()?;
             let me = sys::euid();
             if parent.mode & libc::S_ISVTX != 0 && me != 0 && parent.uid != me {
-                return refuse(libc::EPERM, "in a sticky folder only the owner of the destination or of the folder may replace it");
+                return refuse(
+                    libc::EPERM,
+                    "in a sticky folder only the owner of the destination or of the folder may replace it",
+                );
             }
         }
         Ok(Some(old))
@@ -186,9 +196,8 @@ pub(crate) fn split(path: &Path) -> Result<(&OsStr, &OsStr, bool)> {
     let start = bytes[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     match &bytes[start..end] {
         b"" if bytes.is_empty() => Err(Error::errno("reading the path", path, libc::ENOENT).hint("the path is empty")),
-        b"" | b"." | b".." => {
-            Err(Error::errno("reading the path", path, libc::EBUSY).hint("its last component must be the name of a file or folder"))
-        }
+        b"" | b"." | b".." => Err(Error::errno("reading the path", path, libc::EBUSY)
+            .hint("its last component must be the name of a file or folder")),
         name => {
             let parent = if start == 0 { b"." } else { &bytes[..start] };
             Ok((OsStr::from_bytes(parent), OsStr::from_bytes(name), end < bytes.len()))

@@ -120,10 +120,19 @@ impl File {
     /// Discards the new version and reports what could not be removed; `Drop` does it silently.
     pub fn rollback(mut self) -> Result<()> {
         if self.generation != sys::fork_generation() {
-            return Err(Error::errno("rolling back", &self.destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess));
+            return Err(
+                Error::errno("rolling back", &self.destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess)
+            );
         }
         let Some(slot) = self.slot.take() else { return Ok(()) };
-        slot.release(self.destination.staging(), &mut tree::go_on).map_err(|error| self.destination.failed("rolling back", error))
+        slot.release(self.destination.staging(), &mut tree::go_on)
+            .map_err(|error| self.destination.failed("rolling back", error))
+    }
+
+    /// Does it belong to the parent of this process?
+    #[cfg(feature = "python")]
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.generation != sys::fork_generation()
     }
 
     /// Where staging has a name, its path; an unnamed file has none.
@@ -157,7 +166,7 @@ impl Options<File> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn write(&self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<Committed> {
-        let fill = |file: &mut std::fs::File| file.write_all(content.as_ref());
+        let fill = |file: &mut std::fs::File, _: Checkpoint| file.write_all(content.as_ref());
         self.write_with(sys::CWD, path.as_ref(), fill, &mut tree::go_on)
     }
 
@@ -165,13 +174,15 @@ impl Options<File> {
         &self,
         dir: BorrowedFd,
         path: &Path,
-        fill: impl FnOnce(&mut std::fs::File) -> io::Result<()>,
+        fill: impl FnOnce(&mut std::fs::File, Checkpoint) -> io::Result<()>,
         checkpoint: Checkpoint,
     ) -> Result<Committed> {
         let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings)?;
         let mut file = stage(destination, self.settings.clone())?;
-        fill(&mut file.staged).map_err(|error| {
-            file.destination.failed("writing the new version", error).hint("it was not published, and the destination is untouched")
+        fill(&mut file.staged, checkpoint).map_err(|error| {
+            file.destination
+                .failed("writing the new version", error)
+                .hint("it was not published, and the destination is untouched")
         })?;
         file.finish(Old::Seen(old), checkpoint)
     }
@@ -180,7 +191,8 @@ impl Options<File> {
 /// Opens staging: unnamed, or in a slot where the filesystem has no unnamed files.
 fn stage(destination: Destination, settings: Settings) -> Result<File> {
     let generation = sys::fork_generation();
-    let failed = |error| destination.failed("creating staging", error).hint("the destination's folder must be writable");
+    let failed =
+        |error| destination.failed("creating staging", error).hint("the destination's folder must be writable");
     let (staged, slot) = match sys::tmpfile(destination.staging()).map_err(failed)? {
         Some(fd) => (fd, None),
         None => {

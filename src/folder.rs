@@ -32,8 +32,9 @@ struct Staged {
 impl Staged {
     fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<Self> {
         let (destination, old) = Destination::open(at, path, kind, settings)?;
-        let slot = Slot::take(destination.staging(), &destination.name)
-            .map_err(|error| destination.failed("creating staging", error).hint("the destination's folder must be writable"))?;
+        let slot = Slot::take(destination.staging(), &destination.name).map_err(|error| {
+            destination.failed("creating staging", error).hint("the destination's folder must be writable")
+        })?;
         let generation = sys::fork_generation();
         let path = PathBuf::new();
         let mut staged = Self { destination, settings: settings.clone(), slot: Some(slot), path, generation };
@@ -131,8 +132,14 @@ impl Staged {
         let kind = match staged.kind() {
             libc::S_IFDIR => Kind::Folder,
             libc::S_IFREG | libc::S_IFLNK if !destination.folder_only => Kind::File,
-            libc::S_IFREG | libc::S_IFLNK => return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR)).hint("the path ends with a slash, but what is to be published is no folder")),
-            _ => return Err(stop(io::Error::from_raw_os_error(libc::EINVAL)).hint("only a file, a folder or a symlink can be published")),
+            libc::S_IFREG | libc::S_IFLNK => {
+                return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
+                    .hint("the path ends with a slash, but what is to be published is no folder"));
+            }
+            _ => {
+                return Err(stop(io::Error::from_raw_os_error(libc::EINVAL))
+                    .hint("only a file, a folder or a symlink can be published"));
+            }
         };
         let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
         let mut later = None;
@@ -159,7 +166,8 @@ impl Staged {
 
     /// Sets a mode that could not be moved with, and syncs the folders.
     fn after_publish(&self, opened: Option<OwnedFd>, later: Option<u32>) -> Result<()> {
-        let (full, ordered) = (self.settings.durability == Durability::Full, self.settings.durability != Durability::None);
+        let (full, ordered) =
+            (self.settings.durability == Durability::Full, self.settings.durability != Durability::None);
         if let (Some(mode), Some(fd)) = (later, &opened) {
             let set = sys::chmod(fd.as_fd(), mode).and_then(|()| if ordered { sys::fsync(fd.as_fd()) } else { Ok(()) });
             set.map_err(|error| self.destination.failed("setting the new version's mode", error).after_publish())?;
@@ -180,7 +188,8 @@ impl Staged {
     fn rollback(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.owned("rolling back")?;
         let Some(slot) = self.slot.take() else { return Ok(()) };
-        slot.release(self.destination.staging(), checkpoint).map_err(|error| self.destination.failed("rolling back", error))
+        slot.release(self.destination.staging(), checkpoint)
+            .map_err(|error| self.destination.failed("rolling back", error))
     }
 
     fn owned(&self, operation: &'static str) -> Result<()> {
@@ -203,7 +212,8 @@ impl Staged {
             _ => String::new(),
         };
         let name = self.destination.name.display();
-        Error::errno("publishing", &self.destination.path, libc::ENOENT).hint(format!("nothing was written at the staging path, whose last component must stay {name}{found}"))
+        Error::errno("publishing", &self.destination.path, libc::ENOENT)
+            .hint(format!("nothing was written at the staging path, whose last component must stay {name}{found}"))
     }
 }
 
@@ -240,6 +250,12 @@ macro_rules! guard {
             #[must_use]
             pub fn destination(&self) -> &Path {
                 &self.0.destination.path
+            }
+
+            /// Does it belong to the parent of this process?
+            #[cfg(feature = "python")]
+            pub(crate) fn is_foreign(&self) -> bool {
+                self.0.generation != sys::fork_generation()
             }
 
             /// Syncs, publishes, syncs the folder and removes what was displaced.

@@ -35,14 +35,18 @@ impl<'a> PublishLock<'a> {
                 Ok(None) => {}
                 Err(error) if errno(&error) == libc::EOPNOTSUPP => return Ok(Self { destination, name, fd: None }),
                 // Somebody else's: it stands for microseconds only.
-                Err(error) if errno(&error) == libc::EACCES && sys::stat(parent, &name).is_ok_and(|stat| stat.is_some()) => {
+                Err(error)
+                    if errno(&error) == libc::EACCES && sys::stat(parent, &name).is_ok_and(|stat| stat.is_some()) =>
+                {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) => return Err(destination.failed("taking the publish lock", error)),
             }
         }
-        Err(Error::errno("taking the publish lock", &destination.path, libc::EBUSY)
-            .hint(format!("another user's lock {} stays; if no writer of theirs is running, remove it", name.display())))
+        Err(Error::errno("taking the publish lock", &destination.path, libc::EBUSY).hint(format!(
+            "another user's lock {} stays; if no writer of theirs is running, remove it",
+            name.display()
+        )))
     }
 
     /// `None`: it was removed while we waited, or is another user's: try again.

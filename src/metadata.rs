@@ -91,7 +91,12 @@ fn keep_owner(fd: BorrowedFd, old: &Stat, staged: &Stat) -> io::Result<bool> {
 /// Takes from the owning group's entry of a POSIX ACL (`acl(5)`: version, then tag, rights, id) what
 /// others do not have.
 fn restrict_group(acl: &mut [u8]) {
-    let entries = |acl: &[u8]| (4..acl.len().saturating_sub(7)).step_by(8).map(|at| (at, u16::from_le_bytes([acl[at], acl[at + 1]]))).collect::<Vec<_>>();
+    let entries = |acl: &[u8]| {
+        (4..acl.len().saturating_sub(7))
+            .step_by(8)
+            .map(|at| (at, u16::from_le_bytes([acl[at], acl[at + 1]])))
+            .collect::<Vec<_>>()
+    };
     let others = entries(acl).iter().find(|(_, tag)| *tag == 0x20).map_or(0, |(at, _)| acl[at + 2]);
     for (at, tag) in entries(acl) {
         if tag == 0x04 {
@@ -102,7 +107,12 @@ fn restrict_group(acl: &mut [u8]) {
 
 /// Gives the staged version its final metadata; `old` is the version to be replaced. Answers the
 /// mode to set after the publish, if it is one that a folder could not be moved with.
-pub(crate) fn settle(destination: &Destination, settings: &Settings, fd: BorrowedFd, old: Option<Stat>) -> Result<Option<u32>> {
+pub(crate) fn settle(
+    destination: &Destination,
+    settings: &Settings,
+    fd: BorrowedFd,
+    old: Option<Stat>,
+) -> Result<Option<u32>> {
     let old = old.filter(|old| settings.preserve && old.kind() != libc::S_IFLNK);
     if old.is_none() && settings.permissions.is_none() && !destination.elsewhere() {
         return Ok(None);
@@ -117,7 +127,8 @@ pub(crate) fn settle(destination: &Destination, settings: &Settings, fd: Borrowe
         let inherited = model.map(|model| model.apply(fd, &staged)).transpose()?;
         let Some(mode) = settings.permissions.or(inherited) else { return Ok(None) };
         // Moving a folder to another parent needs write permission on the folder itself.
-        let (now, later) = if staged.is_folder() && mode & 0o200 == 0 { (mode | 0o200, Some(mode)) } else { (mode, None) };
+        let (now, later) =
+            if staged.is_folder() && mode & 0o200 == 0 { (mode | 0o200, Some(mode)) } else { (mode, None) };
         if sys::stat_fd(fd)?.permissions() != now {
             sys::chmod(fd, now)?;
         }

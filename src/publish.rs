@@ -39,7 +39,13 @@ fn failed(destination: &Destination, error: std::io::Error) -> Error {
 }
 
 /// Publishes an unnamed file; answers the slot number from which to sweep, if a slot was used.
-pub(crate) fn unnamed(destination: &Destination, file: BorrowedFd, overwrite: bool, exists: bool, sync_named: bool) -> Result<Option<u32>> {
+pub(crate) fn unnamed(
+    destination: &Destination,
+    file: BorrowedFd,
+    overwrite: bool,
+    exists: bool,
+    sync_named: bool,
+) -> Result<Option<u32>> {
     let fail = |error| failed(destination, error);
     if !exists && !sync_named {
         match sys::link_fd(file, destination.parent(), &destination.name) {
@@ -70,7 +76,8 @@ pub(crate) fn unnamed(destination: &Destination, file: BorrowedFd, overwrite: bo
 /// Publishes a file or symlink that has a name in `dir`.
 pub(crate) fn named(destination: &Destination, dir: BorrowedFd, name: &OsStr, overwrite: bool) -> Result<()> {
     let (parent, target) = (destination.parent(), &destination.name);
-    let published = if overwrite { sys::renameat2(dir, name, parent, target, 0) } else { move_file(dir, name, parent, target) };
+    let published =
+        if overwrite { sys::renameat2(dir, name, parent, target, 0) } else { move_file(dir, name, parent, target) };
     published.map_err(|error| failed(destination, error))
 }
 
@@ -104,7 +111,8 @@ pub(crate) fn folder(destination: &Destination, slot: BorrowedFd, overwrite: boo
             other => return other.map_err(|error| failed(destination, error)),
         }
     }
-    Err(Error::errno("publishing", &destination.path, libc::EBUSY).hint("the destination keeps appearing and vanishing"))
+    Err(Error::errno("publishing", &destination.path, libc::EBUSY)
+        .hint("the destination keeps appearing and vanishing"))
 }
 
 /// Exchanges staging and destination under the publish lock; false if the destination has vanished.
@@ -135,7 +143,8 @@ fn exchange(destination: &Destination, slot: BorrowedFd) -> Result<bool> {
     match sys::stat(slot, name) {
         Ok(Some(displaced)) if !matches!(displaced.kind(), libc::S_IFDIR | libc::S_IFLNK) => {
             swap().map_err(|error| failed(destination, error).after_publish())?;
-            Err(Error::errno("publishing", &destination.path, libc::ENOTDIR).hint("a file is never replaced by a folder"))
+            Err(Error::errno("publishing", &destination.path, libc::ENOTDIR)
+                .hint("a file is never replaced by a folder"))
         }
         _ => Ok(true),
     }

@@ -9,8 +9,25 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::publish::{self, EXCHANGE, NOREPLACE, WHITEOUT};
 use crate::sys::{self, errno};
 
-/// The flags of `renameat2(2)`, combined with `|`; an alias so that any value reaches the kernel.
-pub type RenameFlags = u32;
+/// The flags of `renameat2(2)`, combined with `|`; any value reaches the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RenameFlags(pub u32);
+
+impl RenameFlags {
+    /// Fails with `EEXIST` instead of replacing.
+    pub const NOREPLACE: Self = Self(NOREPLACE);
+    /// Exchanges the two names.
+    pub const EXCHANGE: Self = Self(EXCHANGE);
+    /// Leaves a whiteout in the old place (for union filesystems; needs `CAP_MKNOD`).
+    pub const WHITEOUT: Self = Self(WHITEOUT);
+}
+
+impl std::ops::BitOr for RenameFlags {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
 
 /// Renames a file or folder; refuses to replace what is there unless `overwrite` (then `rename(2)`).
 ///
@@ -30,7 +47,14 @@ pub fn rename(src: impl AsRef<Path>, dst: impl AsRef<Path>, overwrite: bool) -> 
     rename_at(sys::CWD, src.as_ref(), sys::CWD, dst.as_ref(), overwrite, false)
 }
 
-pub(crate) fn rename_at(src_dir: BorrowedFd, src: &Path, dst_dir: BorrowedFd, dst: &Path, overwrite: bool, whiteout: bool) -> Result<()> {
+pub(crate) fn rename_at(
+    src_dir: BorrowedFd,
+    src: &Path,
+    dst_dir: BorrowedFd,
+    dst: &Path,
+    overwrite: bool,
+    whiteout: bool,
+) -> Result<()> {
     let flags = if overwrite { 0 } else { NOREPLACE } | if whiteout { WHITEOUT } else { 0 };
     let renamed = sys::renameat2(src_dir, src.as_os_str(), dst_dir, dst.as_os_str(), flags);
     let error = match renamed {
@@ -42,7 +66,8 @@ pub(crate) fn rename_at(src_dir: BorrowedFd, src: &Path, dst_dir: BorrowedFd, ds
     if is_folder || errno(&error) == libc::EPERM {
         return Err(explain(src, dst, flags, error));
     }
-    publish::move_file(src_dir, src.as_os_str(), dst_dir, dst.as_os_str()).map_err(|error| explain(src, dst, flags, error))
+    publish::move_file(src_dir, src.as_os_str(), dst_dir, dst.as_os_str())
+        .map_err(|error| explain(src, dst, flags, error))
 }
 
 /// Exchanges two paths of any types in one step (`RENAME_EXCHANGE`). No sync.
@@ -65,8 +90,14 @@ pub(crate) fn exchange_at(a_dir: BorrowedFd, a: &Path, b_dir: BorrowedFd, b: &Pa
 }
 
 /// The bare `renameat2(2)`: any flags, the kernel's answer.
-pub fn renameat2(olddir: impl AsFd, old: impl AsRef<Path>, newdir: impl AsFd, new: impl AsRef<Path>, flags: RenameFlags) -> io::Result<()> {
-    sys::renameat2(olddir.as_fd(), old.as_ref().as_os_str(), newdir.as_fd(), new.as_ref().as_os_str(), flags)
+pub fn renameat2(
+    olddir: impl AsFd,
+    old: impl AsRef<Path>,
+    newdir: impl AsFd,
+    new: impl AsRef<Path>,
+    flags: RenameFlags,
+) -> io::Result<()> {
+    sys::renameat2(olddir.as_fd(), old.as_ref().as_os_str(), newdir.as_fd(), new.as_ref().as_os_str(), flags.0)
 }
 
 fn explain(a: &Path, b: &Path, flags: u32, error: io::Error) -> Error {
@@ -74,13 +105,23 @@ fn explain(a: &Path, b: &Path, flags: u32, error: io::Error) -> Error {
     let operation = if flags & EXCHANGE == 0 { "renaming" } else { "exchanging" };
     let error = Error::new(operation, a, error).to(b);
     match errno {
-        libc::EEXIST if flags & NOREPLACE != 0 => error.hint("the destination exists; pass overwrite=True to replace it"),
+        libc::EEXIST if flags & NOREPLACE != 0 => {
+            error.hint("the destination exists; pass overwrite=True to replace it")
+        }
         libc::ENOTEMPTY | libc::EEXIST => error.hint("rename(2) replaces no folder that has entries; use exchange"),
-        libc::EXDEV => error.hint("both must be on one mount, and a folder of an overlay's lower layer (a container image) cannot be moved"),
+        libc::EXDEV => error.hint(
+            "both must be on one mount, and a folder of an overlay's lower layer (a container image) cannot be moved",
+        ),
         libc::EBUSY => error.hint("a mount point (a bind-mounted file or folder) cannot be renamed or replaced"),
-        libc::EINVAL if flags & !WHITEOUT != 0 && !into_itself(a, b) => error.kind_is(ErrorKind::Unsupported).hint("this filesystem cannot do that in one step"),
-        libc::EINVAL if flags & WHITEOUT != 0 => error.kind_is(ErrorKind::Unsupported).hint("this filesystem makes no whiteouts"),
-        libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint("this kernel, sandbox or filesystem cannot do that in one step"),
+        libc::EINVAL if flags & !WHITEOUT != 0 && !into_itself(a, b) => {
+            error.kind_is(ErrorKind::Unsupported).hint("this filesystem cannot do that in one step")
+        }
+        libc::EINVAL if flags & WHITEOUT != 0 => {
+            error.kind_is(ErrorKind::Unsupported).hint("this filesystem makes no whiteouts")
+        }
+        libc::ENOSYS | libc::EOPNOTSUPP => {
+            error.kind_is(ErrorKind::Unsupported).hint("this kernel, sandbox or filesystem cannot do that in one step")
+        }
         _ => error,
     }
 }

@@ -50,7 +50,12 @@ pub(crate) fn file(fd: BorrowedFd, durability: Durability, destination: &Destina
 }
 
 /// Syncs a folder with everything in it.
-pub(crate) fn folder(fd: BorrowedFd, durability: Durability, destination: &Destination, checkpoint: Checkpoint) -> Result<()> {
+pub(crate) fn folder(
+    fd: BorrowedFd,
+    durability: Durability,
+    destination: &Destination,
+    checkpoint: Checkpoint,
+) -> Result<()> {
     if durability == Durability::None {
         return Ok(());
     }

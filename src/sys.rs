@@ -7,7 +7,9 @@
 
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+#[cfg(feature = "python")]
+use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Once, OnceLock};
@@ -38,8 +40,7 @@ pub(crate) fn errno(error: &io::Error) -> i32 {
 
 /// A name for the kernel; a NUL byte in it is `InvalidInput`.
 pub(crate) fn cstring(name: &OsStr) -> io::Result<CString> {
-    CString::new(name.as_bytes())
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "embedded null byte"))
+    CString::new(name.as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "embedded null byte"))
 }
 
 /// Stands for the current folder where a descriptor of a folder is expected (`AT_FDCWD`).
@@ -111,10 +112,7 @@ pub(crate) fn open_folder_same_mount(at: BorrowedFd, name: &OsStr) -> io::Result
 pub(crate) fn tmpfile(dir: BorrowedFd) -> io::Result<Option<OwnedFd>> {
     match openat(dir, OsStr::new("."), OFlag::O_TMPFILE | OFlag::O_RDWR, 0o666) {
         Err(error)
-            if matches!(
-                errno(&error),
-                libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOSYS | libc::EPERM
-            ) =>
+            if matches!(errno(&error), libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOSYS | libc::EPERM) =>
         {
             Ok(None)
         }
@@ -244,9 +242,8 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
         let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
         let mut buffer = std::mem::MaybeUninit::<libc::statx>::zeroed();
         // SAFETY: the name is NUL-terminated; the kernel writes at most one `struct statx`.
-        let result = unsafe {
-            libc::syscall(libc::SYS_statx, at.as_raw_fd(), name.as_ptr(), flags, mask, buffer.as_mut_ptr())
-        };
+        let result =
+            unsafe { libc::syscall(libc::SYS_statx, at.as_raw_fd(), name.as_ptr(), flags, mask, buffer.as_mut_ptr()) };
         match check(result) {
             Ok(_) => {
                 // SAFETY: zeroed before, and every bit pattern is a valid `struct statx`.
@@ -302,18 +299,17 @@ pub(crate) fn kernel_at_least(major: u32, minor: u32) -> bool {
 
 // ---------------------------------------------------------------- content, sync, locks
 
-/// Writes all of a buffer: a short write is continued, an interrupted one repeated. The memory may
-/// change meanwhile (a Python buffer whose owner writes to it): only the kernel reads it.
-///
-/// # Safety
-/// `data` is valid for reading `len` bytes for the length of the call.
+/// Writes all of a memory range: a short write is continued, an interrupted one repeated. Only the
+/// kernel reads the memory, so that its owner (a Python buffer) may write to it meanwhile.
 #[cfg(feature = "python")]
-pub(crate) unsafe fn write_raw(fd: BorrowedFd, data: *const u8, len: usize) -> io::Result<()> {
+pub(crate) fn write_memory(fd: BorrowedFd, address: usize, len: usize) -> io::Result<()> {
     let mut done = 0;
     while done < len {
-        // SAFETY: `done < len`, so that the range lies within the caller's promise.
-        let written = retry(|| unsafe {
-            nix::errno::Errno::result(libc::write(fd.as_raw_fd(), data.add(done).cast(), len - done))
+        // SAFETY: nothing in this process is read through the address; the kernel checks it (EFAULT).
+        let written = retry(|| {
+            nix::errno::Errno::result(unsafe {
+                libc::write(fd.as_raw_fd(), (address + done) as *const libc::c_void, len - done)
+            })
         })?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
@@ -404,7 +400,11 @@ pub(crate) fn list_xattrs(path: &CStr) -> io::Result<Vec<CString>> {
     // SAFETY: `filled` passes a buffer and its length; the path is NUL-terminated.
     let names = filled(|buffer, size| unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), size) })?;
     let names = names.unwrap_or_default();
-    Ok(names.split(|byte| *byte == 0).filter_map(|name| CString::new(name).ok()).filter(|name| !name.is_empty()).collect())
+    Ok(names
+        .split(|byte| *byte == 0)
+        .filter_map(|name| CString::new(name).ok())
+        .filter(|name| !name.is_empty())
+        .collect())
 }
 
 /// One extended attribute of a path, not following it (`lgetxattr(2)`); `None` if it has gone.
@@ -454,12 +454,6 @@ pub(crate) fn read_folder(fd: BorrowedFd, buffer: &mut [u8], entries: &mut Vec<E
     Ok(length > 0)
 }
 
-/// Goes back to the first entry of a folder.
-pub(crate) fn rewind(fd: BorrowedFd) -> io::Result<()> {
-    unistd::lseek(fd, 0, unistd::Whence::SeekSet)?;
-    Ok(())
-}
-
 // ---------------------------------------------------------------- processes
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
@@ -489,6 +483,7 @@ pub(crate) fn blind(fd: BorrowedFd) -> io::Result<()> {
 }
 
 /// Borrows a descriptor number that the caller vouches for (Python's `dir_fd`, checked by the kernel).
+#[cfg(feature = "python")]
 pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: only the number is used, in system calls that answer `EBADF` if it is not open; -1 is
     // the one value that `BorrowedFd` forbids, and becomes another that is never open.
@@ -502,4 +497,3 @@ pub(crate) fn random() -> io::Result<u64> {
     retry(|| check(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) }))?;
     Ok(u64::from_ne_bytes(bytes))
 }
-

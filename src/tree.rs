@@ -79,7 +79,13 @@ fn reopen(below: &Frame, above: &Frame) -> io::Result<OwnedFd> {
     }
 }
 
-fn read(name: OsString, fd: OwnedFd, buffer: &mut [u8], visitor: &mut dyn Visitor, checkpoint: Checkpoint) -> io::Result<Frame> {
+fn read(
+    name: OsString,
+    fd: OwnedFd,
+    buffer: &mut [u8],
+    visitor: &mut dyn Visitor,
+    checkpoint: Checkpoint,
+) -> io::Result<Frame> {
     let mut subfolders = Vec::new();
     let mut entries = Vec::new();
     while sys::read_folder(fd.as_fd(), buffer, &mut entries)? {
@@ -132,7 +138,9 @@ impl Visitor for Removal {
 
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
         let mut opened = sys::open_folder_same_mount(dir, name);
-        if matches!(&opened, Err(error) if errno(error) == libc::EACCES) && sys::chmod_unopened(dir, name, 0o700).is_ok() {
+        if matches!(&opened, Err(error) if errno(error) == libc::EACCES)
+            && sys::chmod_unopened(dir, name, 0o700).is_ok()
+        {
             opened = sys::open_folder_same_mount(dir, name);
         }
         match opened {

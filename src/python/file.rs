@@ -1,0 +1,486 @@
+//! `file`, `write_bytes`, `write_text` and the guard `File`.
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyBufferError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+
+use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
+use super::imported;
+use super::interrupt::detached;
+use crate::options::{Options, Settings};
+use crate::sys;
+
+/// A new version of a file: what `atomik.file` returns.
+///
+/// A context manager, also for `async with` (then entering and committing run in a thread), whose
+/// body gets a standard `io` object. The body's normal end commits, an exception rolls back.
+///
+/// Attributes:
+///     destination: The path that was asked for.
+///     staging: Where the new version is built; None while not entered, and for an unnamed file.
+///     committed: True once the new version has been published.
+///
+/// Example:
+///     >>> guard = atomik.file("log.txt")
+///     >>> with guard as f:
+///     ...     _ = f.write("done")
+///     >>> guard.committed
+///     True
+#[pyclass(frozen, module = "atomik")]
+pub(super) struct File {
+    path: PathArg,
+    open: Py<PyDict>,
+    mode: String,
+    dir_fd: Option<i32>,
+    settings: Settings,
+    state: Mutex<State>,
+}
+
+enum State {
+    New,
+    /// Another thread is entering or ending it.
+    Busy,
+    Open(Staged),
+    Ended {
+        committed: bool,
+    },
+}
+
+struct Staged {
+    guard: crate::File,
+    /// What the body got. It does not own the descriptor: closing it in the body is fine.
+    io: Py<PyAny>,
+    /// The innermost layer: once it is closed, nothing reaches the descriptor's number any more.
+    raw: Py<PyAny>,
+}
+
+impl Staged {
+    /// Closes what the body got; an error of the last flush is the body's.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let flushed = self.io.call_method0(py, "close").map(drop);
+        self.raw.call_method0(py, "close")?;
+        flushed
+    }
+
+    /// Closes it with nothing written: what is still buffered goes to `/dev/null`, so that it neither
+    /// fails on a full disk nor, in a forked child, reaches the parent's staging.
+    fn discard(&self, py: Python<'_>) -> PyResult<()> {
+        sys::blind(self.guard.as_fd())?;
+        match self.close(py) {
+            // The body has detached a layer of it; the descriptor is blind, and raw is closed.
+            Err(error) if error.is_instance_of::<PyValueError>(py) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl File {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the state out, so that no lock is held while Python or the kernel works.
+    fn take(&self) -> State {
+        std::mem::replace(&mut self.state(), State::Busy)
+    }
+
+    fn put(&self, state: State) {
+        *self.state() = state;
+    }
+
+    fn stage(&self, py: Python<'_>) -> PyResult<Staged> {
+        static OPEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let at = folder_fd(self.dir_fd);
+        let options = Options::<crate::File>::from_settings(self.settings.clone());
+        let guard = py
+            .detach(|| options.create_at(at, &self.path.path))
+            .map_err(|error| convert::error(py, &error, &[&self.path]))?;
+        let fd = guard.as_fd().as_raw_fd();
+        let io = imported(py, &OPEN, "io", "open")?.call((fd, &self.mode), Some(self.open.bind(py)))?;
+        let mut raw = io.clone();
+        for layer in ["buffer", "raw"] {
+            if let Some(inner) = raw.getattr_opt(layer)? {
+                raw = inner;
+            }
+        }
+        raw.setattr("name", self.path.object.bind(py))?;
+        Ok(Staged { guard, io: io.unbind(), raw: raw.unbind() })
+    }
+
+    fn finish(&self, py: Python<'_>, staged: Staged) -> PyResult<()> {
+        if staged.guard.is_foreign() {
+            self.put(State::Ended { committed: false });
+            staged.discard(py)?;
+            return Err(foreign());
+        }
+        if let Err(error) = staged.close(py) {
+            self.put(State::Ended { committed: false });
+            // The buffer's last bytes did not fit: the error names no file of its own.
+            let value = error.value(py);
+            if value.getattr_opt("filename")?.is_some_and(|name| name.is_none()) {
+                value.setattr("filename", self.path.object.bind(py))?;
+            }
+            let (_, raised) = detached(py, |_| staged.guard.rollback());
+            return raised.and(Err(error));
+        }
+        let (outcome, raised) = detached(py, |checkpoint| staged.guard.commit_with(checkpoint));
+        let committed = outcome.as_ref().map_or_else(crate::Error::committed, |_| true);
+        self.put(State::Ended { committed });
+        raised?;
+        convert::finished(py, outcome, &[&self.path])
+    }
+
+    fn discard(&self, py: Python<'_>, staged: Staged) -> PyResult<()> {
+        self.put(State::Ended { committed: false });
+        staged.discard(py)?;
+        if staged.guard.is_foreign() {
+            return Ok(());
+        }
+        let (outcome, raised) = detached(py, |_| staged.guard.rollback());
+        raised?;
+        outcome.or_else(|leftover| convert::warn(py, &leftover))
+    }
+}
+
+/// The error of a forked child that wants to commit its parent's staging.
+pub(super) fn foreign() -> PyErr {
+    PyRuntimeError::new_err("this guard belongs to the parent process: a forked child neither commits nor rolls back")
+}
+
+/// The error of a guard that is not open.
+pub(super) fn not_open() -> PyErr {
+    PyRuntimeError::new_err("the guard is not open: enter it with 'with' first, and end it once")
+}
+
+/// The error of a guard that is entered again.
+pub(super) fn entered_twice() -> PyErr {
+    PyRuntimeError::new_err("a guard is entered once: call atomik again for another version")
+}
+
+#[pymethods]
+impl File {
+    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let before = self.take();
+        if !matches!(before, State::New) {
+            self.put(before);
+            return Err(entered_twice());
+        }
+        match self.stage(py) {
+            Ok(staged) => {
+                let io = staged.io.clone_ref(py);
+                self.put(State::Open(staged));
+                Ok(io)
+            }
+            Err(error) => {
+                self.put(State::Ended { committed: false });
+                Err(error)
+            }
+        }
+    }
+
+    #[pyo3(signature = (*exc))]
+    fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<bool> {
+        let failed = exc.iter().next().is_some_and(|class| !class.is_none());
+        match self.take() {
+            State::Open(staged) if failed => self.discard(py, staged)?,
+            State::Open(staged) => self.finish(py, staged)?,
+            // commit() or rollback() was called in the body.
+            before => self.put(before),
+        }
+        Ok(false)
+    }
+
+    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("atomik._async")?.call_method1("enter", (slf,))
+    }
+
+    #[pyo3(signature = (*exc))]
+    fn __aexit__<'py>(slf: &Bound<'py, Self>, exc: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("atomik._async")?.call_method1("leave", (slf, exc))
+    }
+
+    /// Closes the body's file and publishes the new version now; the end of the body then does nothing.
+    ///
+    /// Raises:
+    ///     RuntimeError: The guard is not open, or belongs to a parent process.
+    ///     OSError: The commit failed; nothing was published unless the error's `committed` is true.
+    fn commit(&self, py: Python<'_>) -> PyResult<()> {
+        match self.take() {
+            State::Open(staged) => self.finish(py, staged),
+            before => {
+                self.put(before);
+                Err(not_open())
+            }
+        }
+    }
+
+    /// Discards the new version now; the end of the body then does nothing.
+    ///
+    /// Raises:
+    ///     RuntimeError: The guard is not open, or belongs to a parent process.
+    fn rollback(&self, py: Python<'_>) -> PyResult<()> {
+        match self.take() {
+            State::Open(staged) => {
+                let foreigner = staged.guard.is_foreign();
+                self.discard(py, staged)?;
+                if foreigner { Err(foreign()) } else { Ok(()) }
+            }
+            before => {
+                self.put(before);
+                Err(not_open())
+            }
+        }
+    }
+
+    #[getter]
+    fn destination<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        pathlib(py, &self.path.path)
+    }
+
+    #[getter]
+    fn staging<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let path = match &*self.state() {
+            State::Open(staged) => staged.guard.staging(),
+            _ => None,
+        };
+        path.map(|path| pathlib(py, &path)).transpose()
+    }
+
+    #[getter]
+    fn committed(&self) -> bool {
+        matches!(&*self.state(), State::Ended { committed: true })
+    }
+
+    #[classmethod]
+    fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        cls.py().import("types")?.getattr("GenericAlias")?.call1((cls, item))
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if let State::Open(staged) = self.take() {
+            // A generator that was never finished, a guard that nobody kept: the version is discarded.
+            Python::attach(|py| {
+                if let Err(error) = staged.discard(py) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        }
+    }
+}
+
+/// `open`'s modes that start from an empty file, with their parts in `open`'s own order.
+fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
+    let count = |wanted: &str| mode.chars().filter(|c| wanted.contains(*c)).count();
+    if mode.chars().any(|c| !"rwaxbt+".contains(c)) || count("bt") > 1 || count("+") > 1 || count("rwax") != 1 {
+        return Err(PyValueError::new_err(format!("invalid mode: '{mode}'")));
+    }
+    if count("ra") > 0 {
+        let message =
+            format!("mode '{mode}' starts from the present version, which atomik does not do: use 'w' or 'x'");
+        return Err(PyValueError::new_err(message));
+    }
+    if count("x") > 0 && overwrite {
+        return Err(PyValueError::new_err("mode 'x' creates a new file: it does not go with overwrite=True"));
+    }
+    Ok(())
+}
+
+/// Opens a new version of a file, which appears at `path` in one step when the body ends well.
+///
+/// Args:
+///     path: The destination: `str`, `bytes` or `os.PathLike`.
+///     mode: As for `open`: "w", "x", "w+", "x+", with "b" for bytes (default "w").
+///     overwrite: Replace what is there (default False: an existing destination is refused at once).
+///     tmp_dir: Folder to stage in, on the destination's mount (default: the destination's folder).
+///     durability: "full" (survives a power cut), "ordered" (old or new after one) or "none" (no sync).
+///     encoding, errors, newline, buffering: As for `open`; buffering in bytes.
+///     permissions: Exact permission bits (default: the old version's, else the umask's).
+///     preserve: Keep the old version's mode, owner, group, ACL and user xattrs (default True).
+///     follow_symlinks: Publish where a symlink leads instead of replacing the link (default False).
+///     dir_fd: Open folder that a relative `path` starts from.
+///
+/// Returns:
+///     A guard whose `with` and `async with` body gets a standard `io` object.
+///
+/// Raises:
+///     FileAlreadyExistsError: The destination exists and `overwrite` is false.
+///     DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
+///     IsADirectoryError: It is a folder.
+///     InvalidCrossDeviceError: `tmp_dir` is on another mount.
+///     DurabilityError: A sync failed; `committed` says on which side of the publish.
+///     ValueError: A wrong mode, durability or permissions, or a NUL in a path; nothing was touched.
+///     OSError: Any other refusal of the system; before the body if it can be known there.
+///
+/// Durability: content synced, then published, then the folder synced.
+/// Source: open(2) O_TMPFILE, linkat(2), rename(2), fsync(2).
+///
+/// Example:
+///     >>> with atomik.file("result.json", overwrite=True) as f:
+///     ...     _ = f.write("{}")
+#[pyfunction]
+#[pyo3(signature = (path, mode="w", overwrite=false, tmp_dir=None, *, durability=DurabilityArg(crate::Durability::Full), encoding=None, errors=None, newline=None, buffering=-1, permissions=None, preserve=true, follow_symlinks=false, dir_fd=None),
+       text_signature = "(path, mode='w', overwrite=False, tmp_dir=None, *, durability='full', encoding=None, errors=None, newline=None, buffering=-1, permissions=None, preserve=True, follow_symlinks=False, dir_fd=None)")]
+#[expect(clippy::too_many_arguments, reason = "the contract's options")]
+pub(super) fn file(
+    py: Python<'_>,
+    path: PathArg,
+    mode: &str,
+    overwrite: bool,
+    tmp_dir: Option<PathArg>,
+    durability: DurabilityArg,
+    encoding: Option<&str>,
+    errors: Option<&str>,
+    newline: Option<&str>,
+    buffering: i32,
+    permissions: Option<Permissions>,
+    preserve: bool,
+    follow_symlinks: bool,
+    dir_fd: Option<i32>,
+) -> PyResult<File> {
+    self::mode(mode, overwrite)?;
+    let open = PyDict::new(py);
+    open.set_item("buffering", buffering)?;
+    open.set_item("encoding", encoding)?;
+    open.set_item("errors", errors)?;
+    open.set_item("newline", newline)?;
+    open.set_item("closefd", false)?;
+    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    let state = Mutex::new(State::New);
+    Ok(File { path, open: open.unbind(), mode: mode.into(), dir_fd, settings, state })
+}
+
+/// Writes a whole file in one call: the fastest way.
+///
+/// Args:
+///     path: The destination.
+///     data: Any object with the buffer protocol: bytes, bytearray, memoryview, mmap, numpy arrays.
+///     overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, dir_fd: As for `file`.
+///
+/// Raises:
+///     BufferError: `data` is not contiguous.
+///     TypeError: `data` is no buffer.
+///     OSError: As for `file`; a full disk leaves the old version.
+///
+/// Durability: as for `file`.
+/// Source: open(2) O_TMPFILE, write(2), linkat(2), rename(2), fsync(2).
+///
+/// Example:
+///     >>> atomik.write_bytes("data.bin", b"\x00\x01")
+#[pyfunction]
+#[pyo3(signature = (path, data, *, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, tmp_dir=None, dir_fd=None),
+       text_signature = "(path, data, *, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, tmp_dir=None, dir_fd=None)")]
+#[expect(clippy::too_many_arguments, reason = "the contract's options")]
+pub(super) fn write_bytes(
+    py: Python<'_>,
+    path: PathArg,
+    data: &Bound<'_, PyAny>,
+    overwrite: bool,
+    durability: DurabilityArg,
+    permissions: Option<Permissions>,
+    preserve: bool,
+    follow_symlinks: bool,
+    tmp_dir: Option<PathArg>,
+    dir_fd: Option<i32>,
+) -> PyResult<()> {
+    if data.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err("a bytes-like object is required, not 'str': see write_text"));
+    }
+    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    let buffer = PyUntypedBuffer::get(data)?;
+    if !buffer.is_c_contiguous() {
+        return Err(PyBufferError::new_err("the buffer is not C-contiguous"));
+    }
+    write(py, &path, (buffer.buf_ptr() as usize, buffer.len_bytes()), settings, dir_fd)
+}
+
+/// Writes a whole text file in one call.
+///
+/// Args:
+///     path: The destination.
+///     text: What to write.
+///     encoding, errors, newline: As for `open`.
+///     overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, dir_fd: As for `file`.
+///
+/// Raises:
+///     UnicodeEncodeError: The encoding has no bytes for a character; nothing was touched.
+///     OSError: As for `file`.
+///
+/// Durability: as for `file`.
+/// Source: open(2) O_TMPFILE, write(2), linkat(2), rename(2), fsync(2).
+///
+/// Example:
+///     >>> atomik.write_text("greeting.txt", "hello\n", encoding="utf-8")
+#[pyfunction]
+#[pyo3(signature = (path, text, *, encoding=None, errors=None, newline=None, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, tmp_dir=None, dir_fd=None),
+       text_signature = "(path, text, *, encoding=None, errors=None, newline=None, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, tmp_dir=None, dir_fd=None)")]
+#[expect(clippy::too_many_arguments, reason = "the contract's options")]
+pub(super) fn write_text(
+    py: Python<'_>,
+    path: PathArg,
+    text: &Bound<'_, PyString>,
+    encoding: Option<&str>,
+    errors: Option<&str>,
+    newline: Option<&str>,
+    overwrite: bool,
+    durability: DurabilityArg,
+    permissions: Option<Permissions>,
+    preserve: bool,
+    follow_symlinks: bool,
+    tmp_dir: Option<PathArg>,
+    dir_fd: Option<i32>,
+) -> PyResult<()> {
+    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    let plain = matches!(newline, None | Some("" | "\n")) && errors.is_none_or(|errors| errors == "strict");
+    if plain && matches!(encoding, Some("utf-8" | "utf8" | "UTF-8")) {
+        let text = text.to_str()?;
+        return write(py, &path, (text.as_ptr() as usize, text.len()), settings, dir_fd);
+    }
+    // open's own layer does what open does: locale, byte order marks, newlines, error handlers.
+    let io = py.import("io")?;
+    let bytes = io.call_method0("BytesIO")?;
+    let wrapper = io.getattr("TextIOWrapper")?.call1((&bytes, encoding, errors, newline))?;
+    wrapper.call_method1("write", (text,))?;
+    wrapper.call_method0("flush")?;
+    let encoded = bytes.call_method0("getvalue")?;
+    let encoded: &[u8] = encoded.extract()?;
+    write(py, &path, (encoded.as_ptr() as usize, encoded.len()), settings, dir_fd)
+}
+
+/// How much is written between two looks for Ctrl-C.
+const CHUNK: usize = 64 << 20;
+
+fn write(
+    py: Python<'_>,
+    path: &PathArg,
+    (address, len): (usize, usize),
+    settings: Settings,
+    dir_fd: Option<i32>,
+) -> PyResult<()> {
+    let at = folder_fd(dir_fd);
+    let options = Options::<crate::File>::from_settings(settings);
+    let target = &path.path;
+    let (outcome, raised) = detached(py, |checkpoint| {
+        let fill = |file: &mut std::fs::File, checkpoint: crate::tree::Checkpoint| {
+            let mut done = 0;
+            while done < len {
+                let chunk = CHUNK.min(len - done);
+                sys::write_memory(file.as_fd(), address + done, chunk)?;
+                done += chunk;
+                if done < len {
+                    checkpoint()?;
+                }
+            }
+            Ok(())
+        };
+        options.write_with(at, target, fill, checkpoint)
+    });
+    raised?;
+    convert::finished(py, outcome, &[path])
+}

@@ -1,0 +1,301 @@
+//! `folder`, `path` and the guards `Folder` and `Entry`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
+use super::file::{entered_twice, foreign, not_open};
+use super::interrupt::detached;
+use crate::options::{Options, Settings};
+
+/// The arguments and the state of a guard.
+struct Inner<Guard> {
+    path: PathArg,
+    dir_fd: Option<i32>,
+    settings: Settings,
+    state: Mutex<State<Guard>>,
+}
+
+enum State<Guard> {
+    New,
+    /// Another thread is entering or ending it.
+    Busy,
+    Open(Guard),
+    Ended {
+        committed: bool,
+    },
+}
+
+impl<Guard> Inner<Guard> {
+    fn new(path: PathArg, dir_fd: Option<i32>, settings: Settings) -> Self {
+        Self { path, dir_fd, settings, state: Mutex::new(State::New) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<Guard>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the state out, so that no lock is held while Python or the kernel works.
+    fn take(&self) -> State<Guard> {
+        std::mem::replace(&mut self.state(), State::Busy)
+    }
+
+    fn put(&self, state: State<Guard>) {
+        *self.state() = state;
+    }
+}
+
+macro_rules! guard {
+    ($(#[$doc:meta])* $guard:ident) => {
+        $(#[$doc])*
+        #[pyclass(frozen, module = "atomik")]
+        pub(super) struct $guard(Inner<crate::$guard>);
+
+        impl $guard {
+            fn finish(&self, py: Python<'_>, guard: crate::$guard) -> PyResult<()> {
+                if guard.is_foreign() {
+                    self.0.put(State::Ended { committed: false });
+                    return Err(foreign());
+                }
+                let (outcome, raised) = detached(py, |checkpoint| guard.commit_with(checkpoint));
+                let committed = outcome.as_ref().map_or_else(crate::Error::committed, |_| true);
+                self.0.put(State::Ended { committed });
+                raised?;
+                convert::finished(py, outcome, &[&self.0.path])
+            }
+
+            fn discard(&self, py: Python<'_>, guard: crate::$guard) -> PyResult<()> {
+                self.0.put(State::Ended { committed: false });
+                if guard.is_foreign() {
+                    return Ok(());
+                }
+                let (outcome, raised) = detached(py, |checkpoint| guard.rollback_with(checkpoint));
+                raised?;
+                outcome.or_else(|leftover| convert::warn(py, &leftover))
+            }
+        }
+
+        #[pymethods]
+        impl $guard {
+            fn __enter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+                let before = self.0.take();
+                if !matches!(before, State::New) {
+                    self.0.put(before);
+                    return Err(entered_twice());
+                }
+                let options = Options::<crate::$guard>::from_settings(self.0.settings.clone());
+                let at = folder_fd(self.0.dir_fd);
+                match py.detach(|| options.create_at(at, &self.0.path.path)) {
+                    Ok(guard) => {
+                        let path = pathlib(py, guard.path());
+                        self.0.put(State::Open(guard));
+                        path
+                    }
+                    Err(error) => {
+                        self.0.put(State::Ended { committed: false });
+                        Err(convert::error(py, &error, &[&self.0.path]))
+                    }
+                }
+            }
+
+            #[pyo3(signature = (*exc))]
+            fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<bool> {
+                let failed = exc.iter().next().is_some_and(|class| !class.is_none());
+                match self.0.take() {
+                    State::Open(guard) if failed => self.discard(py, guard)?,
+                    State::Open(guard) => self.finish(py, guard)?,
+                    // commit() or rollback() was called in the body.
+                    before => self.0.put(before),
+                }
+                Ok(false)
+            }
+
+            fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+                slf.py().import("atomik._async")?.call_method1("enter", (slf,))
+            }
+
+            #[pyo3(signature = (*exc))]
+            fn __aexit__<'py>(slf: &Bound<'py, Self>, exc: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
+                slf.py().import("atomik._async")?.call_method1("leave", (slf, exc))
+            }
+
+            /// Publishes the new version now; the end of the body then does nothing.
+            ///
+            /// Raises:
+            ///     RuntimeError: The guard is not open, or belongs to a parent process.
+            ///     OSError: The commit failed; nothing was published unless the error's `committed` is true.
+            fn commit(&self, py: Python<'_>) -> PyResult<()> {
+                match self.0.take() {
+                    State::Open(guard) => self.finish(py, guard),
+                    before => {
+                        self.0.put(before);
+                        Err(not_open())
+                    }
+                }
+            }
+
+            /// Discards the new version now; the end of the body then does nothing.
+            ///
+            /// Raises:
+            ///     RuntimeError: The guard is not open, or belongs to a parent process.
+            fn rollback(&self, py: Python<'_>) -> PyResult<()> {
+                match self.0.take() {
+                    State::Open(guard) => {
+                        let foreigner = guard.is_foreign();
+                        self.discard(py, guard)?;
+                        if foreigner { Err(foreign()) } else { Ok(()) }
+                    }
+                    before => {
+                        self.0.put(before);
+                        Err(not_open())
+                    }
+                }
+            }
+
+            #[getter]
+            fn destination<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+                pathlib(py, &self.0.path.path)
+            }
+
+            #[getter]
+            fn staging<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+                let path = match &*self.0.state() {
+                    State::Open(guard) => Some(guard.path().to_owned()),
+                    _ => None,
+                };
+                path.map(|path| pathlib(py, &path)).transpose()
+            }
+
+            #[getter]
+            fn committed(&self) -> bool {
+                matches!(&*self.0.state(), State::Ended { committed: true })
+            }
+        }
+    };
+}
+
+guard!(
+    /// A new version of a folder: what `atomik.folder` returns.
+    ///
+    /// A context manager, also for `async with` (then entering and committing run in a thread), whose
+    /// body gets the `pathlib.Path` of the staging folder. The body's normal end commits, an exception
+    /// rolls back.
+    ///
+    /// Attributes:
+    ///     destination: The path that was asked for.
+    ///     staging: Where the new version is built; None while the guard is not open.
+    ///     committed: True once the new version has been published.
+    ///
+    /// Example:
+    ///     >>> guard = atomik.folder("site")
+    ///     >>> with guard as dir:
+    ///     ...     _ = (dir / "index.html").write_text("hello")
+    ///     >>> guard.committed
+    ///     True
+    Folder
+);
+
+guard!(
+    /// A path for a tool to write to: what `atomik.path` returns.
+    ///
+    /// A context manager like `Folder`; what its body gets does not exist yet.
+    ///
+    /// Attributes:
+    ///     destination: The path that was asked for.
+    ///     staging: Where the tool writes; None while the guard is not open.
+    ///     committed: True once the new version has been published.
+    Entry
+);
+
+/// Makes a new version of a whole folder, which appears at `path` in one step when the body ends well.
+///
+/// Args:
+///     path: The destination: `str`, `bytes` or `os.PathLike`.
+///     overwrite: Replace the folder that is there (default False: it is refused at once).
+///     tmp_dir: Folder to stage in, on the destination's mount (default: the destination's folder).
+///     durability: "full" (survives a power cut), "ordered" (old or new after one) or "none" (no sync).
+///     permissions: Exact permission bits of the folder (default: the old one's, else the umask's).
+///     preserve: Keep the old folder's mode, owner, group, ACL and user xattrs (default True).
+///     follow_symlinks: Publish where a symlink leads instead of replacing the link (default False).
+///     dir_fd: Open folder that a relative `path` starts from.
+///
+/// Returns:
+///     A guard whose `with` and `async with` body gets the `pathlib.Path` of the empty staging folder.
+///
+/// Raises:
+///     FileAlreadyExistsError: The destination exists and `overwrite` is false.
+///     NotADirectoryError: It is a file.
+///     DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
+///     InvalidCrossDeviceError: It belongs to an overlay's lower layer, or `tmp_dir` is on another mount.
+///     UnsupportedFilesystemError: The filesystem lacks RENAME_NOREPLACE or RENAME_EXCHANGE.
+///     DurabilityError: A sync failed; `committed` says on which side of the publish.
+///     OSError: Any other refusal of the system; before the body if it can be known there.
+///
+/// Warns:
+///     CleanupWarning: The displaced version could not be removed; the commit stands.
+///
+/// Durability: every file and folder synced, then published, then the parent folder synced.
+/// Source: renameat2(2) RENAME_NOREPLACE and RENAME_EXCHANGE, flock(2), fsync(2).
+///
+/// Example:
+///     >>> with atomik.folder("site", overwrite=True) as dir:
+///     ...     _ = (dir / "index.html").write_text("hello")
+#[pyfunction]
+#[pyo3(signature = (path, overwrite=false, tmp_dir=None, *, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, dir_fd=None),
+       text_signature = "(path, overwrite=False, tmp_dir=None, *, durability='full', permissions=None, preserve=True, follow_symlinks=False, dir_fd=None)")]
+#[expect(clippy::too_many_arguments, reason = "the contract's options")]
+pub(super) fn folder(
+    path: PathArg,
+    overwrite: bool,
+    tmp_dir: Option<PathArg>,
+    durability: DurabilityArg,
+    permissions: Option<Permissions>,
+    preserve: bool,
+    follow_symlinks: bool,
+    dir_fd: Option<i32>,
+) -> Folder {
+    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    Folder(Inner::new(path, dir_fd, settings))
+}
+
+/// Gives a path at which a tool writes a file or makes a folder; it appears at `path` in one step.
+///
+/// The last component is the destination's own name, for tools that look at the suffix. Whatever
+/// else they leave beside it is removed.
+///
+/// Args:
+///     path: The destination: `str`, `bytes` or `os.PathLike`; with a slash at its end, a folder.
+///     overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, dir_fd: As for `folder`.
+///
+/// Returns:
+///     A guard whose `with` and `async with` body gets a `pathlib.Path` that does not exist yet.
+///
+/// Raises:
+///     FileNotFoundError: Nothing was at the path when the body ended; the message names what was.
+///     OSError: As for `file` and `folder`, according to what the tool made.
+///
+/// Durability: as for `file` and `folder`.
+/// Source: renameat2(2), flock(2), fsync(2).
+///
+/// Example:
+///     >>> with atomik.path("table.csv") as p:
+///     ...     _ = p.write_text("a,b")  # or any tool that takes a file name
+#[pyfunction]
+#[pyo3(signature = (path, *, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, tmp_dir=None, dir_fd=None),
+       text_signature = "(path, *, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, tmp_dir=None, dir_fd=None)")]
+#[expect(clippy::too_many_arguments, reason = "the contract's options")]
+pub(super) fn path(
+    path: PathArg,
+    overwrite: bool,
+    durability: DurabilityArg,
+    permissions: Option<Permissions>,
+    preserve: bool,
+    follow_symlinks: bool,
+    tmp_dir: Option<PathArg>,
+    dir_fd: Option<i32>,
+) -> Entry {
+    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    Entry(Inner::new(path, dir_fd, settings))
+}

@@ -1,0 +1,21 @@
+//! Ctrl-C in long work: the checkpoint of the core asks Python for pending signals.
+
+use pyo3::prelude::*;
+
+use crate::tree::Checkpoint;
+
+/// Runs work of the core without the GIL; a signal handler's exception stops it at the next
+/// checkpoint and takes precedence over what the work then answers.
+pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(Checkpoint) -> T + Send) -> (T, PyResult<()>) {
+    let mut raised = Ok(());
+    let answer = py.detach(|| {
+        work(&mut || match Python::attach(|py| py.check_signals()) {
+            Ok(()) => Ok(()),
+            Err(exception) => {
+                raised = Err(exception);
+                Err(std::io::ErrorKind::Interrupted.into())
+            }
+        })
+    });
+    (answer, raised)
+}

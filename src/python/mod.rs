@@ -1,0 +1,30 @@
+//! The binding: adapters between Python's objects and the core, no logic.
+
+mod convert;
+mod file;
+mod folder;
+mod functions;
+mod interrupt;
+
+use pyo3::prelude::*;
+
+/// The Rust core of atomik.
+#[pymodule(name = "_atomik")]
+mod atomik {
+    #[pymodule_export]
+    use super::file::{File, file, write_bytes, write_text};
+    #[pymodule_export]
+    use super::folder::{Entry, Folder, folder, path};
+    #[pymodule_export]
+    use super::functions::{exchange, rename, renameat2};
+}
+
+/// Imports a name once and keeps it.
+pub(super) fn imported<'py>(
+    py: Python<'py>,
+    cell: &'static pyo3::sync::PyOnceLock<Py<PyAny>>,
+    module: &str,
+    name: &str,
+) -> PyResult<&'py Bound<'py, PyAny>> {
+    Ok(cell.get_or_try_init(py, || py.import(module)?.getattr(name).map(Bound::unbind))?.bind(py))
+}
