@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Durability, Settings};
 use crate::sync;
-use crate::sys::{self, Stat, errno};
+use crate::sys::{self, Stat, User, errno};
 
 /// What is to be published; `Any` until a tool has made up its mind ([`crate::Entry`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) struct Destination {
     parent: OwnedFd,
     /// The folder for staging, if it is another one.
     tmp_dir: Option<OwnedFd>,
+    /// Whose slots are ours.
+    pub(crate) user: User,
     /// False if `parent` may not be read, and so cannot be synced by itself.
     parent_syncs: bool,
     /// Only a folder may be published (the path ends with a slash).
@@ -38,8 +40,14 @@ pub(crate) struct Destination {
 
 impl Destination {
     /// Opens the parent of `path` and refuses what can be refused before anything is made; answers
-    /// with what is there now.
-    pub(crate) fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<(Self, Option<Stat>)> {
+    /// with what is there now. `early`: a body follows.
+    pub(crate) fn open(
+        at: BorrowedFd,
+        path: &Path,
+        kind: Kind,
+        settings: &Settings,
+        early: bool,
+    ) -> Result<(Self, Option<Stat>)> {
         let readable = settings.durability == Durability::Full;
         let (parent_path, name, slash) = split(path)?;
         let failed = |error| {
@@ -60,7 +68,7 @@ impl Destination {
                 }
                 let (folder, last, _) = split(Path::new(&target))?;
                 (parent, parent_syncs) = sys::open_parent(parent.as_fd(), folder, readable).map_err(failed)?;
-                name = last.to_owned();
+                last.clone_into(&mut name);
             }
         }
         if slash && kind == Kind::File {
@@ -72,8 +80,16 @@ impl Destination {
                 "durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission",
             ));
         }
-        let destination = Self { path: path.into(), name, parent, tmp_dir: None, parent_syncs, folder_only: slash };
-        let old = destination.check(kind, settings.overwrite, true)?;
+        let destination = Self {
+            path: path.into(),
+            name,
+            parent,
+            tmp_dir: None,
+            user: User::default(),
+            parent_syncs,
+            folder_only: slash,
+        };
+        let old = destination.check(kind, settings.overwrite, early)?;
         match &settings.tmp_dir {
             Some(folder) => Ok((destination.staged_in(folder)?, old)),
             None => Ok((destination, old)),
@@ -143,9 +159,9 @@ impl Destination {
         if old.immutable {
             return refuse(libc::EPERM, "the destination is immutable or append-only (see chattr(1))");
         }
-        if early && old.uid != sys::euid() {
+        if early && old.uid != sys::started_as() && old.uid != self.user.id() {
             let parent = self.stat_parent()?;
-            let me = sys::euid();
+            let me = self.user.id();
             if parent.mode & libc::S_ISVTX != 0 && me != 0 && parent.uid != me {
                 return refuse(
                     libc::EPERM,

@@ -80,17 +80,17 @@ impl File {
 
     /// The same, stopped between two steps by `checkpoint` as long as nothing is published.
     pub(crate) fn commit_with(mut self, checkpoint: Checkpoint) -> Result<Committed> {
-        self.finish(Old::Look, checkpoint)
+        self.finish(&Old::Look, checkpoint)
     }
 
-    fn finish(&mut self, old: Old, checkpoint: Checkpoint) -> Result<Committed> {
+    fn finish(&mut self, old: &Old, checkpoint: Checkpoint) -> Result<Committed> {
         let Self { destination, settings, generation, .. } = &*self;
         if *generation != sys::fork_generation() {
             return Err(Error::errno("committing", &destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess));
         }
         let (fd, durability, overwrite) = (self.staged.as_fd(), settings.durability, settings.overwrite);
         let old = match old {
-            Old::Seen(old) => old,
+            Old::Seen(old) => *old,
             Old::Look if overwrite => destination.check(Kind::File, true, false)?,
             Old::Look => None,
         };
@@ -113,7 +113,9 @@ impl File {
     fn clean_up(&mut self, next: Option<u32>, checkpoint: Checkpoint) -> Option<Error> {
         let dir = self.destination.staging();
         let released = self.slot.take().map_or(Ok(()), |slot| slot.release(dir, checkpoint));
-        let swept = next.map_or(Ok(()), |next| slot::sweep_from(dir, &self.destination.name, next, checkpoint));
+        let swept = next.map_or(Ok(()), |next| {
+            slot::sweep_from(dir, &self.destination.name, next, &self.destination.user, checkpoint)
+        });
         released.and(swept).err().map(|error| self.destination.failed("cleaning up", error).after_publish())
     }
 
@@ -151,7 +153,7 @@ impl Options<File> {
 
     /// The same with a relative path starting from an open folder.
     pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<File> {
-        let destination = Destination::open(dir.as_fd(), path.as_ref(), Kind::File, &self.settings)?.0;
+        let destination = Destination::open(dir.as_fd(), path.as_ref(), Kind::File, &self.settings, true)?.0;
         stage(destination, self.settings.clone())
     }
 
@@ -177,14 +179,14 @@ impl Options<File> {
         fill: impl FnOnce(&mut std::fs::File, Checkpoint) -> io::Result<()>,
         checkpoint: Checkpoint,
     ) -> Result<Committed> {
-        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings)?;
-        let mut file = stage(destination, self.settings.clone())?;
-        fill(&mut file.staged, checkpoint).map_err(|error| {
-            file.destination
+        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, false)?;
+        let mut new = stage(destination, self.settings.clone())?;
+        fill(&mut new.staged, checkpoint).map_err(|error| {
+            new.destination
                 .failed("writing the new version", error)
                 .hint("it was not published, and the destination is untouched")
         })?;
-        file.finish(Old::Seen(old), checkpoint)
+        new.finish(&Old::Seen(old), checkpoint)
     }
 }
 
@@ -193,17 +195,16 @@ fn stage(destination: Destination, settings: Settings) -> Result<File> {
     let generation = sys::fork_generation();
     let failed =
         |error| destination.failed("creating staging", error).hint("the destination's folder must be writable");
-    let (staged, slot) = match sys::tmpfile(destination.staging()).map_err(failed)? {
-        Some(fd) => (fd, None),
-        None => {
-            let slot = Slot::take(destination.staging(), &destination.name).map_err(failed)?;
-            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-            let opened = sys::openat(slot.fd.as_fd(), &destination.name, flags, 0o666);
-            if opened.is_err() {
-                drop(slot.release(destination.staging(), &mut tree::go_on));
-            }
-            (opened.map_err(failed)?, Some(slot))
+    let (staged, slot) = if let Some(fd) = sys::tmpfile(destination.staging()).map_err(failed)? {
+        (fd, None)
+    } else {
+        let slot = Slot::take(destination.staging(), &destination.name, &destination.user).map_err(failed)?;
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        let opened = sys::openat(slot.fd.as_fd(), &destination.name, flags, 0o666);
+        if opened.is_err() {
+            drop(slot.release(destination.staging(), &mut tree::go_on));
         }
+        (opened.map_err(failed)?, Some(slot))
     };
     Ok(File { staged: staged.into(), destination, settings, slot, generation })
 }

@@ -31,8 +31,8 @@ struct Staged {
 
 impl Staged {
     fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<Self> {
-        let (destination, old) = Destination::open(at, path, kind, settings)?;
-        let slot = Slot::take(destination.staging(), &destination.name).map_err(|error| {
+        let (destination, old) = Destination::open(at, path, kind, settings, true)?;
+        let slot = Slot::take(destination.staging(), &destination.name, &destination.user).map_err(|error| {
             destination.failed("creating staging", error).hint("the destination's folder must be writable")
         })?;
         let generation = sys::fork_generation();
@@ -128,51 +128,62 @@ impl Staged {
         self.owned("committing")?;
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
-        let staged = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing())?;
-        let kind = match staged.kind() {
-            libc::S_IFDIR => Kind::Folder,
-            libc::S_IFREG | libc::S_IFLNK if !destination.folder_only => Kind::File,
-            libc::S_IFREG | libc::S_IFLNK => {
-                return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
-                    .hint("the path ends with a slash, but what is to be published is no folder"));
-            }
-            _ => {
-                return Err(stop(io::Error::from_raw_os_error(libc::EINVAL))
-                    .hint("only a file, a folder or a symlink can be published"));
-            }
+        // A folder is opened for its sync anyway; what a tool made may be a symlink, or cannot be opened.
+        let staged = match sys::open_folder(slot, name) {
+            Ok(fd) => Some(fd),
+            Err(error) if errno(&error) == libc::ENOENT => return Err(self.nothing()),
+            Err(error) if matches!(errno(&error), libc::ENOTDIR | libc::ELOOP) => None,
+            Err(error) => return Err(stop(error)),
         };
+        let (kind, opened) = match staged {
+            Some(folder) => (Kind::Folder, Some(folder)),
+            None => (Kind::File, self.open_file().map_err(stop)?),
+        };
+        if kind == Kind::File && destination.folder_only {
+            return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
+                .hint("the path ends with a slash, but what is to be published is no folder"));
+        }
         let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
         let mut later = None;
-        let mut opened = None;
-        if staged.kind() != libc::S_IFLNK {
-            let fd = sys::open_to_sync(slot, name).map_err(stop)?;
+        if let Some(fd) = &opened {
             later = metadata::settle(destination, settings, fd.as_fd(), old)?;
             if kind == Kind::Folder {
                 sync::folder(fd.as_fd(), settings.durability, destination, checkpoint)?;
             } else {
                 sync::file(fd.as_fd(), settings.durability, destination)?;
             }
-            opened = Some(fd);
         }
         checkpoint().map_err(stop)?;
         match kind {
-            Kind::Folder => publish::folder(destination, slot, settings.overwrite)?,
+            Kind::Folder => publish::folder(destination, slot, settings.overwrite, old.is_some())?,
             _ => publish::named(destination, slot, name, settings.overwrite)?,
         }
-        let settled = self.after_publish(opened, later);
+        let settled = self.after_publish(opened.as_ref(), later);
         let leftover = self.clean_up(checkpoint);
         settled.map(|()| Committed::new(leftover))
     }
 
+    /// Opens the file that a tool made; a symlink, which cannot be opened, is durable with its folder.
+    fn open_file(&self) -> io::Result<Option<OwnedFd>> {
+        let (slot, name) = (self.slot(), &self.destination.name);
+        match sys::stat(slot, name)?.map(|stat| stat.kind()) {
+            Some(libc::S_IFLNK) => Ok(None),
+            Some(libc::S_IFREG) => sys::open_to_sync(slot, name).map(Some),
+            _ => {
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "only a file, a folder or a symlink can be published"))
+            }
+        }
+    }
+
     /// Sets a mode that could not be moved with, and syncs the folders.
-    fn after_publish(&self, opened: Option<OwnedFd>, later: Option<u32>) -> Result<()> {
+    fn after_publish(&self, opened: Option<&OwnedFd>, later: Option<u32>) -> Result<()> {
         let (full, ordered) =
             (self.settings.durability == Durability::Full, self.settings.durability != Durability::None);
-        if let (Some(mode), Some(fd)) = (later, &opened) {
+        if let (Some(mode), Some(fd)) = (later, opened) {
             let set = sys::chmod(fd.as_fd(), mode).and_then(|()| if ordered { sys::fsync(fd.as_fd()) } else { Ok(()) });
             set.map_err(|error| self.destination.failed("setting the new version's mode", error).after_publish())?;
         }
-        if full { self.destination.sync_parents(opened.as_ref().map_or(self.slot(), AsFd::as_fd)) } else { Ok(()) }
+        if full { self.destination.sync_parents(opened.map_or(self.slot(), AsFd::as_fd)) } else { Ok(()) }
     }
 
     /// Removes the displaced version and orphans; what resists is named, and stays for the next writer.
@@ -180,8 +191,8 @@ impl Staged {
         let slot = self.slot.take()?;
         let dir = self.destination.staging();
         let released = slot.release(dir, checkpoint);
-        let swept = slot::sweep_from(dir, &self.destination.name, slot.next(), checkpoint);
-        let hint = format!("what is left in {} is removed by the next writer that can", slot.name.display());
+        let swept = slot::sweep_from(dir, &self.destination.name, slot.next(), &self.destination.user, checkpoint);
+        let hint = format!("what is left in {} is removed by the next writer that can", slot.name.to_string_lossy());
         released.and(swept).err().map(|error| self.destination.failed("cleaning up", error).after_publish().hint(hint))
     }
 
@@ -205,13 +216,13 @@ impl Staged {
             let reader = sys::open_folder(self.slot(), OsStr::new("."))?;
             let (mut entries, mut buffer) = (Vec::new(), vec![0; 4096]);
             while sys::read_folder(reader.as_fd(), &mut buffer, &mut entries)? {}
-            Ok(entries.iter().map(|(name, _)| name.display().to_string()).collect())
+            Ok(entries.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect())
         };
         let found = match names() {
             Ok(names) if !names.is_empty() => format!("; found instead: {}", names.join(", ")),
             _ => String::new(),
         };
-        let name = self.destination.name.display();
+        let name = self.destination.name.to_string_lossy();
         Error::errno("publishing", &self.destination.path, libc::ENOENT)
             .hint(format!("nothing was written at the staging path, whose last component must stay {name}{found}"))
     }

@@ -12,7 +12,7 @@
 //! needed, [`ErrorKind::Unsupported`], never a weaker promise.
 //!
 //! # Features
-//! `python`: the CPython extension module, built by maturin. Off by default.
+//! `python`: the extension module for Python, built by maturin. Off by default.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(not(target_os = "linux"))]

@@ -45,7 +45,7 @@ impl<'a> PublishLock<'a> {
         }
         Err(Error::errno("taking the publish lock", &destination.path, libc::EBUSY).hint(format!(
             "another user's lock {} stays; if no writer of theirs is running, remove it",
-            name.display()
+            name.to_string_lossy()
         )))
     }
 
@@ -54,7 +54,7 @@ impl<'a> PublishLock<'a> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let fd = sys::openat(destination.parent(), name, flags, 0o600)?;
         let stat = sys::stat_fd(fd.as_fd())?;
-        if stat.uid != sys::euid() {
+        if stat.uid != destination.user.id() {
             // Root can open it, but a user must not make root wait.
             return Err(io::Error::from_raw_os_error(libc::EACCES));
         }

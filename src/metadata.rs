@@ -45,10 +45,12 @@ impl Metadata {
         Ok(Self { stat, xattrs })
     }
 
-    /// Gives `fd` this metadata; answers the mode that it should have, which is not set yet.
-    fn apply(mut self, fd: BorrowedFd, staged: &Stat) -> io::Result<u32> {
+    /// Gives `fd` this metadata but the mode; answers the mode that it should have, and whether the
+    /// present one may have changed.
+    fn apply(mut self, fd: BorrowedFd, staged: &Stat) -> io::Result<(u32, bool)> {
         // Set-id bits of a file are about the old content; of a folder they are about its entries.
         let mut mode = self.stat.permissions() & if self.stat.is_folder() { 0o7777 } else { 0o1777 };
+        let mut changed = (self.stat.uid, self.stat.gid) != (staged.uid, staged.gid);
         if !keep_owner(fd, &self.stat, staged)? {
             // The group's rights would go to another group: it gets no more than all others have.
             mode &= !0o070 | (mode & 0o007) << 3;
@@ -58,20 +60,22 @@ impl Metadata {
                 }
             }
         }
-        if !self.xattrs.iter().any(|(name, _)| **name == *ACCESS_ACL) {
-            sys::remove_xattr(fd, ACCESS_ACL)?;
-        }
-        if staged.is_folder() && !self.xattrs.iter().any(|(name, _)| **name == *DEFAULT_ACL) {
-            sys::remove_xattr(fd, DEFAULT_ACL)?;
+        // What staging inherited from its folder, and the old version does not have.
+        for name in sys::list_xattrs_of(fd)? {
+            if (*name == *ACCESS_ACL || *name == *DEFAULT_ACL) && !self.xattrs.iter().any(|(kept, _)| *kept == name) {
+                sys::remove_xattr(fd, &name)?;
+                changed = true;
+            }
         }
         for (name, value) in &self.xattrs {
+            changed = true;
             match sys::set_xattr(fd, name, value) {
                 // Where permitted: user xattrs need more rights than writing in some places.
                 Err(error) if matches!(errno(&error), libc::EPERM | libc::EACCES | libc::EOPNOTSUPP) => {}
                 other => other?,
             }
         }
-        Ok(mode)
+        Ok((mode, changed))
     }
 }
 
@@ -124,12 +128,15 @@ pub(crate) fn settle(
             None if destination.elsewhere() => Some(model(destination, &staged)?),
             None => None,
         };
-        let inherited = model.map(|model| model.apply(fd, &staged)).transpose()?;
+        let (inherited, changed) = match model {
+            Some(model) => model.apply(fd, &staged).map(|(mode, changed)| (Some(mode), changed))?,
+            None => (None, false),
+        };
         let Some(mode) = settings.permissions.or(inherited) else { return Ok(None) };
         // Moving a folder to another parent needs write permission on the folder itself.
         let (now, later) =
             if staged.is_folder() && mode & 0o200 == 0 { (mode | 0o200, Some(mode)) } else { (mode, None) };
-        if sys::stat_fd(fd)?.permissions() != now {
+        if changed || staged.permissions() != now {
             sys::chmod(fd, now)?;
         }
         Ok(later)
@@ -141,7 +148,7 @@ pub(crate) fn settle(
 /// another folder: makes one there and looks.
 fn model(destination: &Destination, staged: &Stat) -> io::Result<Metadata> {
     let parent = destination.parent();
-    let slot = Slot::take(parent, &destination.name)?;
+    let slot = Slot::take(parent, &destination.name, &destination.user)?;
     let name = OsStr::new("model");
     let look = || {
         if staged.is_folder() {

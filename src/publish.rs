@@ -56,7 +56,7 @@ pub(crate) fn unnamed(
     let dir = destination.staging();
     // Locked before it has a name: nobody ever takes it for an orphan.
     sys::lock(file, false).map_err(fail)?;
-    let (slot, next) = slot::link(file, dir, &destination.name).map_err(fail)?;
+    let (slot, next) = slot::link(file, dir, &destination.name, &destination.user).map_err(fail)?;
     let publish = || {
         if sync_named {
             sync::file(file, crate::Durability::Full, destination)?;
@@ -92,22 +92,22 @@ pub(crate) fn move_file(dir: BorrowedFd, name: &OsStr, to: BorrowedFd, target: &
     }
 }
 
-/// Publishes the folder that has the destination's name in a slot. Where `NOREPLACE` is missing and
+/// Publishes the folder that has the destination's name in a slot; `exists` is what was seen just
+/// before. Where `NOREPLACE` is missing and
 /// replacing was asked for, plain `rename` promises the same: it replaces nothing but an empty folder.
-pub(crate) fn folder(destination: &Destination, slot: BorrowedFd, overwrite: bool) -> Result<()> {
+pub(crate) fn folder(destination: &Destination, slot: BorrowedFd, overwrite: bool, mut exists: bool) -> Result<()> {
     let (parent, name) = (destination.parent(), &destination.name);
     for _ in 0..ROUNDS {
-        if destination.check(Kind::Folder, overwrite, false)?.is_some() {
-            match exchange(destination, slot)? {
-                true => return Ok(()),
-                false => continue,
-            }
+        if exists && exchange(destination, slot)? {
+            return Ok(());
         }
         match sys::renameat2(slot, name, parent, name, NOREPLACE) {
             Err(error) if overwrite && is_unsupported(&error) => {
                 return sys::renameat2(slot, name, parent, name, 0).map_err(|error| failed(destination, error));
             }
-            Err(error) if overwrite && matches!(errno(&error), libc::EEXIST | libc::ENOTEMPTY) => {}
+            Err(error) if overwrite && matches!(errno(&error), libc::EEXIST | libc::ENOTEMPTY) => {
+                exists = destination.check(Kind::Folder, true, false)?.is_some();
+            }
             other => return other.map_err(|error| failed(destination, error)),
         }
     }

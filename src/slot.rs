@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use crate::sys::{self, Lock, errno};
+use crate::sys::{self, Lock, User, errno};
 use crate::tree::{self, Checkpoint};
 
 /// Longer names are shortened: `.atomik-NNNNN.` and 120 bytes fit the shortest limit in use (143, eCryptfs).
@@ -59,12 +59,12 @@ enum Reclaimed {
 
 impl Slot {
     /// Makes a folder slot for `destination` in `dir`; an orphan in its place is removed first.
-    pub(crate) fn take(dir: BorrowedFd, destination: &OsStr) -> io::Result<Slot> {
+    pub(crate) fn take(dir: BorrowedFd, destination: &OsStr, user: &User) -> io::Result<Slot> {
         let mut number = 0;
         while number < MOST {
             let name = name(&number.to_string(), destination);
             if !sys::mkdir(dir, &name, 0o700)? {
-                if let Reclaimed::Kept = reclaim(dir, &name, &mut tree::go_on)? {
+                if let Reclaimed::Kept = reclaim(dir, &name, user, &mut tree::go_on)? {
                     number += 1;
                 }
                 continue;
@@ -81,7 +81,9 @@ impl Slot {
                     sys::rmdir(dir, &name)?;
                     break;
                 }
-                Lock::Held if is_ours(dir, &name, fd.as_fd())? => return Ok(Slot { name, fd, number: Some(number) }),
+                Lock::Held if is_ours(dir, &name, fd.as_fd(), user)? => {
+                    return Ok(Slot { name, fd, number: Some(number) });
+                }
                 Lock::Held => {}
             }
         }
@@ -118,7 +120,7 @@ impl Slot {
 
 /// Gives a locked unnamed file the name of the first free slot; answers the name and the number
 /// after it.
-pub(crate) fn link(file: BorrowedFd, dir: BorrowedFd, destination: &OsStr) -> io::Result<(OsString, u32)> {
+pub(crate) fn link(file: BorrowedFd, dir: BorrowedFd, destination: &OsStr, user: &User) -> io::Result<(OsString, u32)> {
     let mut number = 0;
     while number < MOST {
         let slot = name(&number.to_string(), destination);
@@ -127,22 +129,28 @@ pub(crate) fn link(file: BorrowedFd, dir: BorrowedFd, destination: &OsStr) -> io
             Err(error) if errno(&error) == libc::EEXIST => {}
             Err(error) => return Err(error),
         }
-        if let Reclaimed::Kept = reclaim(dir, &slot, &mut tree::go_on)? {
+        if let Reclaimed::Kept = reclaim(dir, &slot, user, &mut tree::go_on)? {
             number += 1;
         }
     }
     Err(io::Error::from_raw_os_error(libc::EEXIST))
 }
 
-/// Removes orphans from slot `number` on, until four names in a row are missing: litter stays
-/// bounded without ever listing a folder.
-pub(crate) fn sweep_from(dir: BorrowedFd, destination: &OsStr, number: u32, checkpoint: Checkpoint) -> io::Result<()> {
-    let mut missing = 0;
+/// Removes orphans from slot `number` on, until four names in a row are missing, the slot before
+/// `number`, just given back, being the first: litter stays bounded without ever listing a folder.
+pub(crate) fn sweep_from(
+    dir: BorrowedFd,
+    destination: &OsStr,
+    number: u32,
+    user: &User,
+    checkpoint: Checkpoint,
+) -> io::Result<()> {
+    let mut missing = 1;
     for number in number..number.saturating_add(MOST) {
         if missing == 4 {
             break;
         }
-        match reclaim(dir, &name(&number.to_string(), destination), checkpoint)? {
+        match reclaim(dir, &name(&number.to_string(), destination), user, checkpoint)? {
             Reclaimed::Missing => missing += 1,
             Reclaimed::Kept => missing = 0,
         }
@@ -151,15 +159,15 @@ pub(crate) fn sweep_from(dir: BorrowedFd, destination: &OsStr, number: u32, chec
 }
 
 /// Does the name still lead to this inode, and is it this user's?
-fn is_ours(dir: BorrowedFd, name: &OsStr, fd: BorrowedFd) -> io::Result<bool> {
+fn is_ours(dir: BorrowedFd, name: &OsStr, fd: BorrowedFd, user: &User) -> io::Result<bool> {
     let open = sys::stat_fd(fd)?;
     let named = sys::stat(dir, name)?;
-    Ok(named.is_some_and(|named| named.same(&open)) && open.uid == sys::euid())
+    Ok(named.is_some_and(|named| named.same(&open)) && open.uid == user.id())
 }
 
 /// Removes what has the name of a slot if it is an orphan of this user: a folder or a file whose
 /// lock is free. There is no other test.
-fn reclaim(dir: BorrowedFd, name: &OsStr, checkpoint: Checkpoint) -> io::Result<Reclaimed> {
+fn reclaim(dir: BorrowedFd, name: &OsStr, user: &User, checkpoint: Checkpoint) -> io::Result<Reclaimed> {
     let fd = match sys::open_any(dir, name) {
         Ok(fd) => fd,
         Err(error) => {
@@ -171,7 +179,7 @@ fn reclaim(dir: BorrowedFd, name: &OsStr, checkpoint: Checkpoint) -> io::Result<
             };
         }
     };
-    if sys::lock(fd.as_fd(), false)? != Lock::Held || !is_ours(dir, name, fd.as_fd())? {
+    if sys::lock(fd.as_fd(), false)? != Lock::Held || !is_ours(dir, name, fd.as_fd(), user)? {
         // Alive, or gone meanwhile: the caller goes on to the next number either way.
         return Ok(Reclaimed::Kept);
     }
@@ -231,12 +239,12 @@ mod tests {
     fn a_living_slot_is_left_and_an_orphan_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let dir = sys::open_folder(sys::CWD, folder.path().as_os_str()).unwrap();
-        let first = Slot::take(dir.as_fd(), OsStr::new("x")).unwrap();
-        let second = Slot::take(dir.as_fd(), OsStr::new("x")).unwrap();
+        let first = Slot::take(dir.as_fd(), OsStr::new("x"), &User::default()).unwrap();
+        let second = Slot::take(dir.as_fd(), OsStr::new("x"), &User::default()).unwrap();
         assert_eq!((first.name.to_str(), second.name.to_str()), (Some(".atomik-0.x"), Some(".atomik-1.x")));
         std::fs::write(folder.path().join(".atomik-0.x/litter"), "").unwrap();
         drop(first);
-        let third = Slot::take(dir.as_fd(), OsStr::new("x")).unwrap();
+        let third = Slot::take(dir.as_fd(), OsStr::new("x"), &User::default()).unwrap();
         assert_eq!(third.name, ".atomik-0.x");
         assert!(!folder.path().join(".atomik-0.x/litter").exists());
         second.release(dir.as_fd(), &mut tree::go_on).unwrap();

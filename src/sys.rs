@@ -374,9 +374,21 @@ pub(crate) fn chown(fd: BorrowedFd, uid: Option<u32>, gid: Option<u32>) -> io::R
     unistd::fchown(fd, uid.map(Into::into), gid.map(Into::into)).map_err(io::Error::from)
 }
 
-/// The effective user.
-pub(crate) fn euid() -> u32 {
-    unistd::geteuid().as_raw()
+/// The effective user, asked at the first use: most commits never need it.
+#[derive(Debug, Default)]
+pub(crate) struct User(OnceLock<u32>);
+
+impl User {
+    /// The user that this process acts for.
+    pub(crate) fn id(&self) -> u32 {
+        *self.0.get_or_init(|| unistd::geteuid().as_raw())
+    }
+}
+
+/// The effective user that the program started with: costs no system call, may be out of date.
+pub(crate) fn started_as() -> u32 {
+    // SAFETY: reads a value that the kernel left in this process at its start.
+    u32::try_from(unsafe { libc::getauxval(libc::AT_EUID) }).unwrap_or(u32::MAX)
 }
 
 /// Calls a function that fills a buffer until the buffer is large enough; `None`: no such thing here.
@@ -399,12 +411,18 @@ fn filled(mut call: impl FnMut(*mut libc::c_void, usize) -> isize) -> io::Result
 pub(crate) fn list_xattrs(path: &CStr) -> io::Result<Vec<CString>> {
     // SAFETY: `filled` passes a buffer and its length; the path is NUL-terminated.
     let names = filled(|buffer, size| unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), size) })?;
-    let names = names.unwrap_or_default();
-    Ok(names
-        .split(|byte| *byte == 0)
-        .filter_map(|name| CString::new(name).ok())
-        .filter(|name| !name.is_empty())
-        .collect())
+    Ok(split_names(&names.unwrap_or_default()))
+}
+
+/// The names of the extended attributes of an open file (`flistxattr(2)`).
+pub(crate) fn list_xattrs_of(fd: BorrowedFd) -> io::Result<Vec<CString>> {
+    // SAFETY: `filled` passes a buffer and its length.
+    let names = filled(|buffer, size| unsafe { libc::flistxattr(fd.as_raw_fd(), buffer.cast(), size) })?;
+    Ok(split_names(&names.unwrap_or_default()))
+}
+
+fn split_names(names: &[u8]) -> Vec<CString> {
+    names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).filter_map(|name| CString::new(name).ok()).collect()
 }
 
 /// One extended attribute of a path, not following it (`lgetxattr(2)`); `None` if it has gone.
@@ -421,13 +439,11 @@ pub(crate) fn set_xattr(fd: BorrowedFd, name: &CStr, value: &[u8]) -> io::Result
     Ok(())
 }
 
-/// Removes an extended attribute; that it is not there, or cannot be, is fine.
+/// Removes an extended attribute (`fremovexattr(2)`).
 pub(crate) fn remove_xattr(fd: BorrowedFd, name: &CStr) -> io::Result<()> {
     // SAFETY: the name is NUL-terminated.
-    match check(unsafe { libc::fremovexattr(fd.as_raw_fd(), name.as_ptr()) }.into()) {
-        Ok(_) | Err(nix::Error::ENODATA | nix::Error::EOPNOTSUPP | nix::Error::ENOSYS) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
+    check(unsafe { libc::fremovexattr(fd.as_raw_fd(), name.as_ptr()) }.into())?;
+    Ok(())
 }
 
 // ---------------------------------------------------------------- reading folders

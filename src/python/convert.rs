@@ -77,8 +77,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Permissions {
 /// `dir_fd=` and the folder arguments of `renameat2`: an open folder's descriptor.
 pub(super) fn folder_fd(fd: Option<i32>) -> BorrowedFd<'static> {
     match fd {
-        None => sys::CWD,
-        Some(libc::AT_FDCWD) => sys::CWD,
+        None | Some(libc::AT_FDCWD) => sys::CWD,
         Some(fd) => sys::borrow(fd),
     }
 }
@@ -86,7 +85,7 @@ pub(super) fn folder_fd(fd: Option<i32>) -> BorrowedFd<'static> {
 /// The options that `file`, `folder`, `path` and `write_*` share.
 pub(super) fn settings(
     overwrite: bool,
-    durability: DurabilityArg,
+    DurabilityArg(durability): DurabilityArg,
     permissions: Option<Permissions>,
     preserve: bool,
     follow_symlinks: bool,
@@ -94,7 +93,7 @@ pub(super) fn settings(
 ) -> Settings {
     Settings {
         overwrite,
-        durability: durability.0,
+        durability,
         permissions: permissions.map(|bits| bits.0),
         preserve,
         follow_symlinks,

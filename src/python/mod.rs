@@ -1,5 +1,7 @@
 //! The binding: adapters between Python's objects and the core, no logic.
 
+#![allow(clippy::doc_markdown, reason = "these docs are Python's docstrings")]
+
 mod convert;
 mod file;
 mod folder;
