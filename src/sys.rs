@@ -248,7 +248,7 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
             Ok(_) => {
                 // SAFETY: zeroed before, and every bit pattern is a valid `struct statx`.
                 let raw = unsafe { buffer.assume_init() };
-                let attribute = |bit: i32| raw.stx_attributes & u64::from(bit.cast_unsigned()) != 0;
+                let attribute = |bit: i32| raw.stx_attributes & u64::try_from(bit).unwrap_or(0) != 0;
                 return Ok(Stat {
                     mode: raw.stx_mode.into(),
                     uid: raw.stx_uid,
@@ -314,7 +314,7 @@ pub(crate) fn write_memory(fd: BorrowedFd, address: usize, len: usize) -> io::Re
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        done += written.cast_unsigned();
+        done += usize::try_from(written).unwrap_or(0);
     }
     Ok(())
 }
@@ -397,7 +397,7 @@ fn filled(mut call: impl FnMut(*mut libc::c_void, usize) -> isize) -> io::Result
     loop {
         match nix::errno::Errno::result(call(buffer.as_mut_ptr().cast(), buffer.len())) {
             Ok(length) => {
-                buffer.truncate(length.cast_unsigned());
+                buffer.truncate(usize::try_from(length).unwrap_or(0));
                 return Ok(Some(buffer));
             }
             Err(nix::Error::ERANGE) => buffer.resize(buffer.len() * 4, 0),

@@ -11,6 +11,7 @@ use crate::sys::{self, Stat, errno};
 pub(crate) type Checkpoint<'a> = &'a mut dyn FnMut() -> io::Result<()>;
 
 /// The checkpoint of callers that cannot be interrupted.
+#[allow(clippy::unnecessary_wraps, reason = "it is a checkpoint")]
 pub(crate) fn go_on() -> io::Result<()> {
     Ok(())
 }
@@ -92,7 +93,7 @@ fn read(
         for (name, mut kind) in entries.drain(..) {
             if kind == libc::DT_UNKNOWN {
                 kind = match sys::stat(fd.as_fd(), &name)? {
-                    Some(stat) => (stat.kind() >> 12) as u8,
+                    Some(stat) => u8::try_from(stat.kind() >> 12).unwrap_or(libc::DT_UNKNOWN),
                     None => continue,
                 };
             }

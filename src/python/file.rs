@@ -376,7 +376,11 @@ pub(super) fn file(
 #[pyfunction]
 #[pyo3(signature = (path, data, *, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, tmp_dir=None, dir_fd=None),
        text_signature = "(path, data, *, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, tmp_dir=None, dir_fd=None)")]
-#[expect(clippy::too_many_arguments, reason = "the contract's options")]
+#[expect(
+    clippy::too_many_arguments,
+    clippy::needless_pass_by_value,
+    reason = "the contract's options, from Python by value"
+)]
 pub(super) fn write_bytes(
     py: Python<'_>,
     path: PathArg,
@@ -420,7 +424,11 @@ pub(super) fn write_bytes(
 #[pyfunction]
 #[pyo3(signature = (path, text, *, encoding=None, errors=None, newline=None, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, tmp_dir=None, dir_fd=None),
        text_signature = "(path, text, *, encoding=None, errors=None, newline=None, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, tmp_dir=None, dir_fd=None)")]
-#[expect(clippy::too_many_arguments, reason = "the contract's options")]
+#[expect(
+    clippy::too_many_arguments,
+    clippy::needless_pass_by_value,
+    reason = "the contract's options, from Python by value"
+)]
 pub(super) fn write_text(
     py: Python<'_>,
     path: PathArg,

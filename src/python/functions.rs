@@ -96,7 +96,6 @@ pub(super) fn exchange(
 /// Example:
 ///     >>> atomik.renameat2(atomik.AT_FDCWD, "a", atomik.AT_FDCWD, "b", atomik.RenameFlags.EXCHANGE)
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
 pub(super) fn renameat2(
     py: Python<'_>,
     olddirfd: i32,

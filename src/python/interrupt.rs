@@ -8,8 +8,10 @@ use crate::tree::Checkpoint;
 /// checkpoint and takes precedence over what the work then answers.
 pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(Checkpoint) -> T + Send) -> (T, PyResult<()>) {
     let mut raised = Ok(());
+    #[expect(clippy::redundant_closure_for_method_calls, reason = "the method alone is not general enough")]
+    let signals = || Python::attach(|py| py.check_signals());
     let answer = py.detach(|| {
-        work(&mut || match Python::attach(|py| py.check_signals()) {
+        work(&mut || match signals() {
             Ok(()) => Ok(()),
             Err(exception) => {
                 raised = Err(exception);
