@@ -1,1 +1,6 @@
-//! Integration tests.
+//! What Rust users see, one binary: each test is a promise and ends with nothing left over.
+
+mod file;
+mod folder;
+mod home;
+mod rename;
