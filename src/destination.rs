@@ -105,6 +105,8 @@ impl Destination {
                 .to(&self.path)
                 .hint("tmp_dir must be on the same mount as the destination: a rename does not cross mounts, even two of one filesystem"));
         }
+        sys::may_write(self.parent(), OsStr::new("."))
+            .map_err(|error| self.failed("opening the parent folder", error).hint("it must be writable"))?;
         // The same folder by another name would only be synced twice.
         if !here.same(&there) {
             self.tmp_dir = Some(tmp_dir);
@@ -134,6 +136,24 @@ impl Destination {
 
     fn stat_parent(&self) -> Result<Stat> {
         sys::stat_fd(self.parent()).map_err(|error| self.failed("looking at the parent folder", error))
+    }
+
+    /// Refuses, before the body, what moving a folder here would be refused for after it.
+    pub(crate) fn check_move(&self, old: Option<Stat>) -> Result<()> {
+        if self.stat_parent()?.immutable {
+            return Err(Error::errno("checking the parent folder", &self.path, libc::EPERM)
+                .hint("the folder is append-only (see chattr(1)): nothing can be renamed in it"));
+        }
+        // A folder that is exchanged moves to another parent, for which it must be writable itself;
+        // its owner can see to that.
+        match old {
+            Some(old) if old.is_folder() && old.uid != self.user.id() => sys::may_write(self.parent(), &self.name)
+                .map_err(|error| {
+                    self.failed("checking the destination", error)
+                        .hint("replacing another user's folder needs write permission on the folder itself")
+                }),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a destination that must not be replaced by a `kind`; answers what is there. `early`

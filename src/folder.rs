@@ -32,6 +32,7 @@ struct Staged {
 impl Staged {
     fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<Self> {
         let (destination, old) = Destination::open(at, path, kind, settings, true)?;
+        destination.check_move(old)?;
         let slot = Slot::take(destination.staging(), &destination.name, &destination.user).map_err(|error| {
             destination.failed("creating staging", error).hint("the destination's folder must be writable")
         })?;

@@ -69,22 +69,20 @@ impl Slot {
                 }
                 continue;
             }
-            let fd = match sys::open_folder(dir, &name) {
-                Ok(fd) => fd,
-                // Another writer took it for an orphan before it was locked.
-                Err(error) if errno(&error) == libc::ENOENT => continue,
-                Err(error) => return Err(error),
-            };
-            match sys::lock(fd.as_fd(), false)? {
-                Lock::Taken => number += 1,
-                Lock::Unsupported => {
+            match own(dir, &name, user) {
+                Ok((fd, Lock::Held)) => return Ok(Slot { name, fd, number: Some(number) }),
+                Ok((_, Lock::Taken)) => number += 1,
+                Ok((_, Lock::Unsupported)) => {
                     sys::rmdir(dir, &name)?;
                     break;
                 }
-                Lock::Held if is_ours(dir, &name, fd.as_fd(), user)? => {
-                    return Ok(Slot { name, fd, number: Some(number) });
+                // Another writer took it for an orphan before it was locked.
+                Err(error) if errno(&error) == libc::ENOENT => {}
+                Err(error) => {
+                    // It is empty; the error is what matters.
+                    drop(sys::rmdir(dir, &name));
+                    return Err(error);
                 }
-                Lock::Held => {}
             }
         }
         let name = name(&format!("r{:016x}", sys::random()?), destination);
@@ -116,6 +114,16 @@ impl Slot {
     pub(crate) fn next(&self) -> u32 {
         self.number.map_or(0, |number| number + 1)
     }
+}
+
+/// Opens and locks a folder just made; `ENOENT` if the name leads elsewhere by then.
+fn own(dir: BorrowedFd, name: &OsStr, user: &User) -> io::Result<(OwnedFd, Lock)> {
+    let fd = sys::open_folder(dir, name)?;
+    let lock = sys::lock(fd.as_fd(), false)?;
+    if lock == Lock::Held && !is_ours(dir, name, fd.as_fd(), user)? {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    }
+    Ok((fd, lock))
 }
 
 /// Gives a locked unnamed file the name of the first free slot; answers the name and the number

@@ -171,6 +171,11 @@ pub(crate) fn rmdir(at: BorrowedFd, name: &OsStr) -> io::Result<()> {
     unistd::unlinkat(at, name, unistd::UnlinkatFlags::RemoveDir).map_err(io::Error::from)
 }
 
+/// May this process write here (`faccessat(2)`, effective ids)? The error says why not.
+pub(crate) fn may_write(at: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    unistd::faccessat(at, name, unistd::AccessFlags::W_OK, AtFlags::AT_EACCESS).map_err(io::Error::from)
+}
+
 /// Where a symlink leads.
 pub(crate) fn readlink(at: BorrowedFd, name: &OsStr) -> io::Result<OsString> {
     fcntl::readlinkat(at, name).map_err(io::Error::from)
