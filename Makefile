@@ -1,0 +1,146 @@
+# `make` lists the targets. Everything lives in .venv and target/: nothing else is touched.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+BIN := .venv/bin
+WHEELS := target/dist/wheel
+SDIST := target/dist/sdist
+PYTEST_ARGS ?= -n auto --dist worksteal
+
+export CARGO_TERM_COLOR ?= auto
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+TOOLS := .venv/.tools-installed
+WHEEL := $(WHEELS)/.built
+INSTALLED := .venv/.wheel-installed
+SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
+	$(shell find src -name '*.rs') $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -ts $$'\t'
+
+# --- What everything else needs ---
+
+$(TOOLS): requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "atomik needs Python 3.11 or later: make PYTHON=python3.x")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.txt
+	touch $@
+
+# Linked with zig against glibc 2.17, whatever the machine has: the wheel that is tested is the one to publish.
+$(WHEEL): $(SOURCES) | $(TOOLS)
+	rm -rf $(WHEELS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --locked --quiet --zig --compatibility manylinux2014 \
+		--interpreter $(BIN)/python --out $(WHEELS)
+	touch $@
+
+$(INSTALLED): $(WHEEL) $(TOOLS)
+	$(BIN)/python -m pip install --quiet --no-deps --no-index --force-reinstall $(WHEELS)/*.whl
+	touch $@
+
+.PHONY: setup
+setup: $(TOOLS) ## make .venv with the pinned tools
+
+.PHONY: lock
+lock: | $(TOOLS) ## pin the newest tools in requirements-dev.txt
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+		--output-file requirements-dev.txt requirements-dev.in
+
+# --- Use ---
+
+.PHONY: wheel
+wheel: $(INSTALLED) ## build the wheel once and install it in .venv
+	@ls $(WHEELS)/*.whl
+
+.PHONY: demo
+demo: $(INSTALLED) ## publish this Python's standard library while others read it
+	$(BIN)/python examples/demo.py
+
+.PHONY: bench
+bench: ## time commits
+	cargo bench --locked --bench commit
+
+# --- Test ---
+
+.PHONY: test
+test: test-rust test-python ## run all tests, Python's against the built wheel
+
+.PHONY: test-rust
+test-rust: ## run the Rust tests and the documentation's examples
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked; else cargo test --locked --lib --tests; fi
+	cargo test --locked --doc
+
+.PHONY: test-python
+test-python: $(INSTALLED) ## run the Python tests; PYTEST_ARGS="-k name -x" chooses
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: coverage
+coverage: $(TOOLS) ## measure the line coverage of both languages
+	tools/coverage.sh $(PYTEST_ARGS)
+
+# --- Check ---
+
+.PHONY: lint
+lint: lint-rust lint-python ## check format, lints, types and stubs
+
+.PHONY: lint-rust
+lint-rust: ## rustfmt, clippy, rustdoc, and no pyo3 without the feature
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --document-private-items
+	! cargo tree --locked -e normal | grep pyo3
+
+.PHONY: lint-python
+lint-python: $(INSTALLED) ## ruff, mypy, basedpyright, stubtest, drift of the stub
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --verifytypes atomik --ignoreexternal # looks where `python` looks
+	$(BIN)/python tools/stubs.py --check
+	$(BIN)/stubtest atomik
+
+.PHONY: format
+format: $(TOOLS) ## format the code of both languages
+	cargo fmt
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: stubs
+stubs: $(INSTALLED) ## write the Rust items' docstrings into the stub
+	$(BIN)/python tools/stubs.py
+
+.PHONY: docs
+docs: $(TOOLS) ## build the documentation in target/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+# --- Package ---
+
+.PHONY: package
+package: $(WHEEL) ## build wheel, sdist and crate; install and try each in a new environment
+	$(BIN)/python tools/check_wheel.py $(WHEELS)/*.whl
+	rm -rf $(SDIST) target/smoke
+	$(BIN)/maturin sdist --out $(SDIST)
+	for package in $(WHEELS)/*.whl $(SDIST)/*.tar.gz; do \
+		$(PYTHON) -m venv --clear target/smoke; \
+		CARGO_TARGET_DIR="$(CURDIR)/target" target/smoke/bin/python -m pip install --quiet "$$package"; \
+		(cd / && "$(CURDIR)/target/smoke/bin/python" -I "$(CURDIR)/tests/smoke.py" "$$(basename "$$package")"); \
+	done
+	cargo package --locked --allow-dirty --quiet
+	@ls -l $(WHEELS)/*.whl $(SDIST)/*.tar.gz target/package/*.crate
+
+.PHONY: ci
+ci: ## everything that CI does, system packages included
+	.ci/run
+
+.PHONY: clean
+clean: ## remove all that was built
+	rm -rf target .venv .coverage* .hypothesis .pytest_cache .mypy_cache .ruff_cache

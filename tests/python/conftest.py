@@ -1,0 +1,51 @@
+"""Fixtures that all tests share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
+
+import pytest
+from filesystems import NAMES, Filesystem, Missing, Mounts, leftovers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "leaves_orphans: the test itself looks at what is left behind"
+    )
+
+
+@pytest.fixture(scope="session")
+def mounts() -> Iterator[Mounts]:
+    """All filesystems of this process; nothing of them is left when it ends."""
+    mounts = Mounts()
+    try:
+        yield mounts
+    finally:
+        mounts.close()
+
+
+@pytest.fixture(params=NAMES)
+def fs(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Filesystem]:
+    """A new empty folder (`fs.path`) on each filesystem in turn.
+
+    Choose some of them with `@pytest.mark.parametrize("fs", ["overlay"], indirect=True)`.
+    """
+    with ExitStack() as undo:
+        try:
+            filesystem = mounts.test_folder(request.param, undo)
+        except Missing as reason:
+            pytest.skip(str(reason))
+        yield filesystem
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails every test that leaves one of the library's own names in its folder."""
+    looks: list[Callable[[], list[str]]] = []
+    if "fs" in request.fixturenames:
+        looks.append(request.getfixturevalue("fs").leftovers)
+    if "tmp_path" in request.fixturenames:
+        looks.append(partial(leftovers, request.getfixturevalue("tmp_path")))
+    yield
+    if request.node.get_closest_marker("leaves_orphans") is None:
+        assert [name for look in looks for name in look()] == []

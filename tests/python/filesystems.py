@@ -1,0 +1,361 @@
+"""Real filesystems for the tests, mounted where nobody else can see them.
+
+All mounts are made in a mount namespace of the test process's own, beneath one tmpfs: whatever
+ends the process, even SIGKILL, also ends the mounts and frees their loop devices. What an
+orderly end has to remove besides is one empty folder.
+"""
+
+import errno
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Final
+
+import kernel
+
+NAMES: Final = ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "bindfs")
+
+_IMAGE_SIZES: Final = {"ext4": 96 << 20, "xfs": 320 << 20, "btrfs": 160 << 20}
+_MKFS: Final = {
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+    "xfs": ("mkfs.xfs", "-q"),
+    "btrfs": ("mkfs.btrfs", "-q"),
+}
+_LOWER_POOL: Final = 400
+_SECONDS: Final = 60
+
+
+class Missing(Exception):  # noqa: N818 - it says what is so, not what went wrong
+    """A filesystem cannot be had here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """A filesystem that stays mounted for the whole session."""
+
+    name: str
+    root: Path
+    flags: int
+    unnamed: bool
+    behind: Path | None = None
+    lower: Iterator[Path] = field(default_factory=lambda: iter(()))
+
+
+@dataclass(frozen=True)
+class Filesystem:
+    """One test's own empty folder on a filesystem, and what that filesystem can do.
+
+    `flags` are the renameat2(2) flags that it supports; `unnamed` says whether it has O_TMPFILE.
+    """
+
+    path: Path
+    _mounted: Mounted
+    _undo: ExitStack
+    _lower: list[Path] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self._mounted.name
+
+    @property
+    def flags(self) -> int:
+        return self._mounted.flags
+
+    @property
+    def unnamed(self) -> bool:
+        return self._mounted.unnamed
+
+    def folder(self, name: str, mode: int = 0o755, owner: int = 0, group: int = 0) -> Path:
+        """Makes a folder with exactly this mode and these owners in the test's folder."""
+        path = self.path / name
+        path.mkdir()
+        os.chown(path, owner, group)
+        path.chmod(mode)
+        return path
+
+    def take_lower(self) -> Path:
+        """Returns a folder that holds `folder/` and `file` of the overlay's lower layer."""
+        parent = next(self._mounted.lower)
+        self._undo.callback(_remove, parent)
+        self._lower.append(parent)
+        return parent
+
+    def backing(self, path: Path) -> Path:
+        """Returns where the file really is: behind bindfs, elsewhere at its own path."""
+        if self._mounted.behind is None:
+            return path
+        return self._mounted.behind / path.relative_to(self._mounted.root)
+
+    def make_immutable(self, path: Path) -> None:
+        """Does `chattr +i` until the test ends."""
+        path = self.backing(path)
+        kernel.set_immutable(path, immutable=True)
+        self._undo.callback(_make_mutable, path)
+
+    def bind(self, source: Path, target: Path, *, read_only: bool = False) -> None:
+        """Bind-mounts `source` on `target` until the test ends."""
+        _mount(self._undo, target, "--bind", source)
+        if read_only:
+            _run("mount", "-o", "remount,bind,ro", target)
+
+    def mount_tmpfs(self, target: Path) -> None:
+        """Mounts an empty tmpfs on `target` until the test ends."""
+        _mount(self._undo, target, "-t", "tmpfs", "-o", "mode=755,size=16m", "tmpfs")
+
+    def leftovers(self) -> list[str]:
+        """Lists what the library has left anywhere in the test's folders."""
+        return [name for folder in (self.path, *self._lower) for name in leftovers(folder)]
+
+
+class Mounts:
+    """The filesystems of one test process, each mounted when first asked for."""
+
+    def __init__(self) -> None:
+        self._undo = ExitStack()
+        self._known: dict[str, Mounted | str] = {}
+        self._root: Path | None = None
+        self._numbers = count()
+
+    def test_folder(self, name: str, undo: ExitStack) -> Filesystem:
+        """Returns a new empty folder on a filesystem; `undo` removes it."""
+        mounted = self.mounted(name)
+        path = mounted.root / str(next(self._numbers))
+        path.mkdir(mode=0o755)
+        undo.callback(_remove, path)
+        return Filesystem(path, mounted, undo)
+
+    def mounted(self, name: str) -> Mounted:
+        """Returns a filesystem, mounted now if it was not yet, or raises `Missing`."""
+        if name not in self._known:
+            try:
+                self._known[name] = self._mount(name)
+            except Missing as reason:
+                self._known[name] = str(reason)
+        known = self._known[name]
+        if isinstance(known, str):
+            raise Missing(known)
+        return known
+
+    def close(self) -> None:
+        """Unmounts and removes everything."""
+        self._undo.close()
+
+    def _mount(self, name: str) -> Mounted:
+        root = self._place() / name
+        mount = {
+            "tmpfs": _mount_tmpfs,
+            "overlay": self._mount_overlay,
+            "bindfs": self._mount_bindfs,
+        }
+        # A test that times out here takes back what it has mounted; the next one begins again.
+        with ExitStack() as undo:
+            root.mkdir()
+            undo.callback(root.rmdir)
+            try:
+                mounted = mount.get(name, _mount_image)(root, undo)
+            except subprocess.CalledProcessError as error:
+                raise Missing(f"{name}: {error.cmd[0]} says: {error.stderr.strip()}") from error
+            self._undo.push(undo.pop_all())
+            return mounted
+
+    def _place(self) -> Path:
+        if self._root is not None:
+            return self._root
+        if os.geteuid() != 0:
+            raise Missing("mounting filesystems needs root")
+        try:
+            kernel.enter_private_mount_namespace()
+            _run("mount", "--make-rprivate", "/")
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise Missing(f"no mount namespace of one's own: {error}") from error
+        with ExitStack() as undo:
+            root = Path(tempfile.mkdtemp(prefix="atomik-filesystems-"))
+            undo.callback(root.rmdir)
+            # Images live in memory: they are sparse, and syncing them costs no disk.
+            _mount_tmpfs(root, undo)
+            self._undo.push(undo.pop_all())
+        self._root = root
+        return root
+
+    def _mount_overlay(self, root: Path, undo: ExitStack) -> Mounted:
+        layers = self.mounted("ext4").root / "overlay"
+        lower, upper, work = layers / "lower", layers / "upper", layers / "work"
+        undo.callback(_remove, layers)
+        for layer in (lower, upper, work):
+            layer.mkdir(parents=True)
+        for number in range(_LOWER_POOL):
+            _fill_lower(lower / "pool" / str(number))
+        # Without redirect_dir, as Docker and Podman have it: lower folders do not move.
+        options = f"redirect_dir=off,lowerdir={lower},upperdir={upper},workdir={work}"
+        _mount(undo, root, "-t", "overlay", "-o", options, "overlay")
+        pool = (root / "pool" / str(number) for number in range(_LOWER_POOL))
+        return _describe("overlay", root, lower=pool)
+
+    def _mount_bindfs(self, root: Path, undo: ExitStack) -> Mounted:
+        _need("bindfs")
+        _need("setpriv")
+        behind = self.mounted("ext4").root / "bindfs"
+        behind.mkdir()
+        undo.callback(_remove, behind)
+        # In the foreground, and killed when this process is: a daemon would outlive it and hold the
+        # mount namespace, and all that is mounted in it, forever.
+        command = ("setpriv", "--pdeathsig", "KILL", "bindfs", "-f", "--xattr-rw", behind, root)
+        with _mount_changes() as changed:
+            daemon = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            undo.callback(_finish, daemon)
+            undo.callback(kernel.unmount, root)
+            while not os.path.ismount(root):
+                changed(daemon)
+        return _describe("bindfs", root, behind=behind)
+
+
+def _mount_tmpfs(root: Path, undo: ExitStack) -> Mounted:
+    _mount(undo, root, "-t", "tmpfs", "-o", "mode=755", "tmpfs")
+    return _describe("tmpfs", root)
+
+
+def _mount_image(root: Path, undo: ExitStack) -> Mounted:
+    name = root.name
+    command = _MKFS[name]
+    _need(command[0])
+    image = root.with_suffix(".img")
+    undo.callback(image.unlink, missing_ok=True)
+    with image.open("wb") as file:
+        file.truncate(_IMAGE_SIZES[name])
+    _run(*command, image)
+    # `-o loop` frees the loop device as soon as the last mount is gone, however it goes.
+    _mount(undo, root, "-t", name, "-o", "loop", image)
+    image.unlink()
+    return _describe(name, root)
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Lists what the library has left in a folder, at any depth, following nothing."""
+    found: list[str] = []
+    pending = [os.fspath(folder)]
+    while pending:
+        # Unreadable folders and paths that are too long for the kernel are another test's subject.
+        with suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.name.startswith(".atomik-"):
+                    found.append(os.path.relpath(entry.path, folder))
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+    return sorted(found)
+
+
+def _describe(
+    name: str, root: Path, *, behind: Path | None = None, lower: Iterator[Path] | None = None
+) -> Mounted:
+    flags = 0
+    for flag in (kernel.NOREPLACE, kernel.EXCHANGE, kernel.WHITEOUT):
+        if _has_flag(root, flag):
+            flags |= flag
+    return Mounted(name, root, flags, _has_unnamed(root), behind, lower or iter(()))
+
+
+def _has_flag(root: Path, flag: int) -> bool:
+    folder = root / "probe"
+    folder.mkdir()
+    src, dst = folder / "src", folder / "dst"
+    src.touch()
+    if flag == kernel.EXCHANGE:
+        dst.touch()
+    try:
+        kernel.renameat2(src, dst, flag)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False
+    else:
+        return True
+    finally:
+        _remove(folder)
+
+
+def _has_unnamed(root: Path) -> bool:
+    try:
+        os.close(os.open(root, os.O_TMPFILE | os.O_WRONLY))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        return False
+    return True
+
+
+def _fill_lower(parent: Path) -> None:
+    (parent / "folder" / "inner").mkdir(parents=True)
+    (parent / "folder" / "old").write_text("old")
+    (parent / "folder" / "inner" / "old").write_text("old")
+    (parent / "file").write_text("old")
+
+
+@contextmanager
+def _mount_changes() -> Generator[Callable[["subprocess.Popen[bytes]"], None], None, None]:
+    """Yields a function that waits until the mount table has changed, as poll(2) tells."""
+    with Path("/proc/self/mountinfo").open("rb") as mountinfo:
+        poll = select.poll()
+        poll.register(mountinfo, select.POLLPRI)
+
+        def wait(daemon: "subprocess.Popen[bytes]") -> None:
+            assert daemon.stderr is not None
+            poll.register(daemon.stderr, select.POLLIN)
+            ready = poll.poll(_SECONDS * 1000)
+            if any(fd == daemon.stderr.fileno() for fd, _ in ready):
+                message = daemon.stderr.read().decode(errors="replace")
+                raise Missing(f"bindfs says: {message.strip()}")
+            if not ready:
+                raise Missing("bindfs does not mount")
+
+        yield wait
+
+
+def _need(program: str) -> None:
+    if shutil.which(program) is None:
+        raise Missing(f"{program} is missing")
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
+
+
+def _mount(undo: ExitStack, target: Path, *options: str | Path) -> None:
+    # In this order, so that a mount that a timeout interrupts is taken back as well.
+    undo.callback(kernel.unmount, target)
+    _run("mount", *options, target)
+
+
+def _finish(daemon: "subprocess.Popen[bytes]") -> None:
+    # It ends by itself when its mount is gone, and takes the mount with it when it must end before.
+    daemon.terminate()
+    try:
+        daemon.wait(_SECONDS)
+    except subprocess.TimeoutExpired:
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+    assert daemon.stderr is not None
+    daemon.stderr.close()
+
+
+def _make_mutable(path: Path) -> None:
+    # The test may have succeeded in removing what it should not have been able to remove.
+    with suppress(FileNotFoundError):
+        kernel.set_immutable(path, immutable=False)
+
+
+def _remove(path: Path) -> None:
+    try:
+        shutil.rmtree(path)
+    except (OSError, RecursionError):
+        # Deeper than Python's stack or PATH_MAX: `rm` goes by descriptors.
+        _run("rm", "-rf", path)

@@ -1,0 +1,95 @@
+"""The kernel as the tests see it, without the library: what they compare it with."""
+
+import ctypes
+import errno
+import fcntl
+import os
+import platform
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+NOREPLACE: Final = 1
+EXCHANGE: Final = 2
+WHITEOUT: Final = 4
+
+AT_FDCWD: Final = -100
+CLONE_NEWNS: Final = 0x00020000
+PR_SET_DUMPABLE: Final = 4
+MNT_DETACH: Final = 2
+
+# The number of renameat2(2), from each architecture's syscall table.
+_RENAMEAT2: Final[Mapping[str, int]] = {
+    "x86_64": 316,
+    "i686": 353,
+    "aarch64": 276,
+    "armv7l": 382,
+    "riscv64": 276,
+    "ppc64le": 357,
+    "s390x": 347,
+}
+
+# _IOR('f', 1, long) and _IOW('f', 2, long) of <linux/fs.h>.
+_LONG: Final = struct.calcsize("l")
+_GETFLAGS: Final = 2 << 30 | _LONG << 16 | ord("f") << 8 | 1
+_SETFLAGS: Final = 1 << 30 | _LONG << 16 | ord("f") << 8 | 2
+_IMMUTABLE: Final = 0x10
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def renameat2(src: Path, dst: Path, flags: int) -> None:
+    """Renames with the bare system call."""
+    _check(
+        _libc.syscall(
+            _RENAMEAT2[platform.machine()],
+            AT_FDCWD,
+            os.fsencode(src),
+            AT_FDCWD,
+            os.fsencode(dst),
+            ctypes.c_uint(flags),
+        )
+    )
+
+
+def enter_private_mount_namespace() -> None:
+    """Gives the calling thread, and all that it starts, mounts that nobody else sees."""
+    _check(_libc.unshare(CLONE_NEWNS))
+
+
+def unmount(target: Path) -> None:
+    """Unmounts what is mounted at `target`, if anything is."""
+    try:
+        _check(_libc.umount2(os.fsencode(target), 0))
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return
+        if error.errno != errno.EBUSY:
+            raise
+        # Somebody still has a file open there; the mount goes when that is closed.
+        _check(_libc.umount2(os.fsencode(target), MNT_DETACH))
+
+
+def become_dumpable() -> None:
+    """Undoes what setuid(2) does to /proc/self: an ordinary program has it as its own."""
+    _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
+
+
+def set_immutable(path: Path, *, immutable: bool) -> None:
+    """Does what `chattr +i` and `chattr -i` do."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        argument = bytearray(_LONG)
+        fcntl.ioctl(fd, _GETFLAGS, argument)
+        (flags,) = struct.unpack("l", argument)
+        flags = flags | _IMMUTABLE if immutable else flags & ~_IMMUTABLE
+        fcntl.ioctl(fd, _SETFLAGS, struct.pack("l", flags))
+    finally:
+        os.close(fd)
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,88 @@
+"""Running a test's function in a process of its own, as an ordinary user or with another umask."""
+
+import os
+import pickle
+import signal
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeVar
+
+import kernel
+
+T = TypeVar("T")
+
+_SECONDS: Final = 60
+
+
+@dataclass(frozen=True)
+class User:
+    """Whom to run as."""
+
+    uid: int
+    gid: int
+    groups: Sequence[int] = ()
+
+    def label(self) -> str:
+        return "root" if self.uid == 0 else "ordinary user"
+
+
+ROOT: Final = User(0, 0)
+NOBODY: Final = User(65534, 65534, (4242,))
+
+
+def run_as(user: User, function: Callable[[], T], *, umask: int = 0o022) -> T:
+    """Returns or raises what `function` returns or raises in a forked process of this user.
+
+    Results and exceptions travel by pickle. The child ends without running anything of pytest's.
+    """
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        # The child of a process with threads does nothing here but call `function` and end.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        _child(user, function, umask, writing)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        answer = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    if not answer:
+        raise AssertionError(f"the child ended with status {os.waitstatus_to_exitcode(status)}")
+    result: T
+    succeeded, result, raised = pickle.loads(answer)
+    if not succeeded:
+        assert isinstance(raised, BaseException)
+        raise raised
+    return result
+
+
+def _child(user: User, function: Callable[[], object], umask: int, writing: int) -> NoReturn:
+    try:
+        # A test that has timed out in the parent leaves no child behind.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(_SECONDS)
+        os.setgroups(list(user.groups))
+        os.setresgid(user.gid, user.gid, user.gid)
+        os.setresuid(user.uid, user.uid, user.uid)
+        kernel.become_dumpable()
+        os.umask(umask)
+        try:
+            answer = pickle.dumps((True, function(), None))
+        except BaseException as error:  # noqa: BLE001 - the parent raises it
+            answer = _pickled(error)
+        with open(writing, "wb") as pipe:
+            pipe.write(answer)
+    finally:
+        os._exit(0)
+
+
+def _pickled(error: BaseException) -> bytes:
+    report = "".join(traceback.format_exception(error))
+    try:
+        answer = pickle.dumps((False, None, error))
+        pickle.loads(answer)
+    except Exception:  # noqa: BLE001 - whatever an exception's own pickling raises
+        return pickle.dumps((False, None, AssertionError(report)))
+    return answer

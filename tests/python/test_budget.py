@@ -1,0 +1,238 @@
+"""What a commit asks of the kernel: how many system calls, which syncs, and in which order."""
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-it-works.md"
+
+BUDGET = {
+    "`write_bytes`, new": 9,
+    "`write_bytes`, replacing": 16,
+    "`file`, new": 13,
+    "`file`, replacing": 20,
+    "`folder`, new": 26,
+    "`folder`, replacing": 36,
+}
+"""Of the operations in the page's table; `removing` is what the old folder itself needs, and extra."""
+
+REMOVING = "… removing an empty old folder"
+
+PROGRAM = """
+import os, sys
+import atomik
+
+kind, durability, exists = sys.argv[1], sys.argv[2], sys.argv[3] == "replacing"
+
+
+def operation(name, overwrite):
+    options = {"overwrite": overwrite, "durability": durability}
+    if kind == "write_bytes":
+        atomik.write_bytes(name, b"content", **options)
+    elif kind == "file":
+        with atomik.file(name, "wb", **options) as f:
+            f.write(b"content")
+    else:
+        with atomik.folder(name, **options) as folder:
+            if kind == "full folder":
+                os.mkdir(folder / "sub")
+                for file in ("one", "sub/two"):
+                    os.close(os.open(folder / file, os.O_CREAT | os.O_WRONLY))
+
+
+def mark(name):
+    try:
+        os.stat(name)
+    except FileNotFoundError:
+        pass
+
+
+# So that imports, and what is asked of the kernel once in a process, are over.
+operation("warm", False)
+operation("warm", True)
+mark("/atomik-begin")
+operation("warm" if exists else "fresh", exists)
+mark("/atomik-end")
+"""
+
+NOT_THE_LIBRARYS = frozenset(
+    [
+        "brk",
+        "mmap",
+        "munmap",
+        "mremap",
+        "madvise",
+        "mprotect",
+        "futex",
+        "sched_yield",
+        "rt_sigaction",
+        "rt_sigprocmask",
+    ]
+)
+"""The allocator's and the interpreter's."""
+
+SYNCS = {"fsync", "fdatasync", "syncfs", "sync", "sync_file_range", "msync"}
+PUBLISHES = {"linkat", "rename", "renameat", "renameat2"}
+
+
+@dataclass(frozen=True)
+class Call:
+    name: str
+    text: str
+    """The whole line, descriptors with their paths: `fsync(4</tmp/x>) = 0`."""
+
+    @property
+    def first_path(self) -> str:
+        """The path of the descriptor that is the first argument, at the time of the call."""
+        found = re.match(r"\w+\(\w+<([^>]*)>(\(deleted\))?", self.text)
+        return found[1] + (found[2] or "") if found else ""
+
+
+@cache
+def why_not() -> str | None:
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, text=True)
+    return None if tried.returncode == 0 else f"strace does not work here: {tried.stderr.strip()}"
+
+
+def trace(folder: Path, kind: str, durability: str, state: str) -> list[Call]:
+    """The system calls of one operation, in order."""
+    if reason := why_not():
+        pytest.skip(reason)
+    output = folder.parent / f"{folder.name}.strace"
+    program = [sys.executable, "-c", PROGRAM, kind, durability, state]
+    command = ["strace", "-f", "-y", "-s", "256", "-e", "signal=none", "-o", str(output), *program]
+    # The library under test by its absolute path: the program runs in another folder.
+    path = [os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    calls: list[Call] = []
+    for line in output.read_text("utf-8", "surrogateescape").splitlines():
+        text = line.split(maxsplit=1)[1]  # behind the process's id
+        if found := re.match(r"(\w+)\(", text):  # no "resumed" and no "exited"
+            calls.append(Call(found[1], text))
+    output.unlink()
+    marks = [number for number, call in enumerate(calls) if '"/atomik-' in call.text]
+    begin, end = marks
+    return [call for call in calls[begin + 1 : end] if call.name not in NOT_THE_LIBRARYS]
+
+
+def publish(calls: list[Call], name: str) -> int:
+    """Where the destination gets its new version; that it does so once is tested as well."""
+    places = [
+        number
+        for number, call in enumerate(calls)
+        if call.name in PUBLISHES
+        and re.search(rf'"{name}"(, \w+)?\) = 0$', call.text)
+        # Not what moves inside a slot.
+        and "/.atomik-" not in call.text.rpartition("<")[2]
+    ]
+    assert len(places) == 1, "\n".join(call.text for call in calls)
+    return places[0]
+
+
+def removing(calls: list[Call]) -> int:
+    """How many calls are about the displaced folder, from looking into its slot on."""
+    slot = re.compile(r"/\.atomik-\d+\.warm(/|$)")
+    return sum(
+        slot.search(call.first_path) is not None and call.name != "statx"
+        for call in calls[publish(calls, "warm") + 1 :]
+    )
+
+
+def table() -> dict[str, tuple[str, str]]:
+    lines = PAGE.read_text("utf-8").splitlines()
+    start = lines.index("| operation | calls | budget |")
+    rows: dict[str, tuple[str, str]] = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        operation, calls, budget = (cell.strip() for cell in line.strip("|").split("|"))
+        rows[operation] = (calls, budget)
+    return rows
+
+
+def overlay_calls(folder: Path) -> int:
+    """What a replaced folder needs more on an overlay: is it one of a lower layer?"""
+    asked = ["stat", "--file-system", "--format=%T", str(folder)]
+    kind = subprocess.run(asked, capture_output=True, check=True, text=True).stdout
+    return 3 if kind.strip() == "overlayfs" else 0
+
+
+def exact() -> bool:
+    """Older kernels link an unnamed file by `/proc` for ordinary users: one call more."""
+    release = re.match(r"(\d+)\.(\d+)", platform.release())
+    assert release
+    return os.geteuid() == 0 or (int(release[1]), int(release[2])) >= (6, 10)
+
+
+@pytest.mark.parametrize("operation", BUDGET)
+def test_an_operation_keeps_its_budget_and_the_page_says_how_much_it_needs(
+    operation: str, tmp_path: Path
+) -> None:
+    kind, state = operation.replace("`", "").split(", ")
+    calls = trace(tmp_path, kind, "none", state)
+    count = len(calls)
+    if kind == "folder" and state == "replacing":
+        old = removing(calls)
+        count -= old + overlay_calls(tmp_path)
+        if exact():
+            assert table()[REMOVING] == (str(old), "")
+    listing = "\n".join(call.text for call in calls)
+    assert count <= BUDGET[operation], listing
+    if exact():
+        assert table()[operation] == (str(count), str(BUDGET[operation])), listing
+
+
+def test_the_table_has_no_other_rows() -> None:
+    assert table().keys() == BUDGET.keys() | {REMOVING}
+
+
+@pytest.mark.parametrize("state", ["new", "replacing"])
+@pytest.mark.parametrize("kind", ["write_bytes", "file", "folder", "full folder"])
+def test_without_durability_nothing_is_synced(kind: str, state: str, tmp_path: Path) -> None:
+    calls = trace(tmp_path, kind, "none", state)
+    assert [call.text for call in calls if call.name in SYNCS] == []
+
+
+@pytest.mark.parametrize("state", ["new", "replacing"])
+@pytest.mark.parametrize("kind", ["write_bytes", "file", "full folder"])
+def test_full_syncs_the_content_then_publishes_then_syncs_the_parent(
+    kind: str, state: str, tmp_path: Path
+) -> None:
+    calls = trace(tmp_path, kind, "full", state)
+    name = "warm" if state == "replacing" else "fresh"
+    place = publish(calls, name)
+    syncs = [number for number, call in enumerate(calls) if call.name in SYNCS]
+    before = {calls[number].first_path: number for number in syncs if number < place}
+    after = {calls[number].first_path: number for number in syncs if number > place}
+
+    assert list(after) == [str(tmp_path)]
+    if kind == "full folder":
+        tree = ("/one", "/sub/two", "/sub", "")
+        staging = tmp_path / f".atomik-0.{name}" / name
+        whole_filesystem = any(calls[number].name == "syncfs" for number in before.values())
+        assert whole_filesystem or before.keys() == {f"{staging}{entry}" for entry in tree}
+    else:
+        ((content, synced),) = before.items()
+        written = max(number for number, call in enumerate(calls) if '"content"' in call.text)
+        assert (calls[written].name, calls[written].first_path) == ("write", content)
+        assert written < synced
+
+
+@pytest.mark.parametrize("kind", ["write_bytes", "file", "full folder"])
+def test_ordered_syncs_the_content_only(kind: str, tmp_path: Path) -> None:
+    calls = trace(tmp_path, kind, "ordered", "replacing")
+    place = publish(calls, "warm")
+    syncs = [number for number, call in enumerate(calls) if call.name in SYNCS]
+    assert syncs
+    assert all(number < place for number in syncs)

@@ -1,0 +1,80 @@
+"""What the documentation shows is run, and what it links to is there."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+OPENING = re.compile(r"(?P<indent> *)(?P<fence>`{3,})(?P<language>[\w+-]*)")
+NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
+LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of code; `line` counts from 1 and is that of the fence."""
+
+    language: str
+    line: int
+    code: str
+    run: bool
+
+
+def blocks(text: str) -> Iterator[Block]:
+    lines = text.splitlines()
+    above = ""
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        if opening := OPENING.fullmatch(line.rstrip()):
+            start, indent = number, len(opening["indent"])
+            while lines[number := number + 1].strip() != opening["fence"]:
+                pass
+            code = "".join(inner[indent:] + "\n" for inner in lines[start + 1 : number])
+            yield Block(opening["language"], start + 1, code, NOT_RUN.fullmatch(above) is None)
+        if line.strip():
+            above = line.strip()
+        number += 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_examples_of_a_page_run_in_order(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples = [b for b in blocks(page.read_text("utf-8")) if b.language in ("python", "py")]
+    if not examples:
+        pytest.skip("no Python here")
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__"}
+    for block in examples:
+        if block.run:
+            # The empty lines make tracebacks name the line of the page.
+            code = compile("\n" * block.line + block.code, page, "exec", dont_inherit=True)
+            exec(code, namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
+    targets = LINK.findall(page.read_text("utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_the_pages_link_to_each_other_only(page: Path) -> None:
+    """So that the links also hold where `docs/` is a site of its own."""
+    assert [link for link in LINK.findall(page.read_text("utf-8")) if link.startswith("..")] == []
+
+
+def test_the_reader_of_pages_finds_blocks() -> None:
+    python = "```python\na\n\nb\n```\n"
+    page = f"text\n{python}<!-- not run: slow -->\n\n{python}  ````sh\n  d\n  ````\n"
+    assert list(blocks(page)) == [
+        Block("python", 2, "a\n\nb\n", True),
+        Block("python", 9, "a\n\nb\n", False),
+        Block("sh", 14, "d\n", True),
+    ]
