@@ -90,6 +90,10 @@ impl Destination {
             folder_only: slash,
         };
         let old = destination.check(kind, settings.overwrite, early)?;
+        // A new file is linked, not renamed: an append-only folder takes it.
+        if old.is_some() || kind != Kind::File {
+            destination.check_move(old)?;
+        }
         match &settings.tmp_dir {
             Some(folder) => Ok((destination.staged_in(folder)?, old)),
             None => Ok((destination, old)),
@@ -138,8 +142,8 @@ impl Destination {
         sys::stat_fd(self.parent()).map_err(|error| self.failed("looking at the parent folder", error))
     }
 
-    /// Refuses, before the body, what moving a folder here would be refused for after it.
-    pub(crate) fn check_move(&self, old: Option<Stat>) -> Result<()> {
+    /// Refuses, before the body, what renaming something to here would be refused for after it.
+    fn check_move(&self, old: Option<Stat>) -> Result<()> {
         if self.stat_parent()?.immutable {
             return Err(Error::errno("checking the parent folder", &self.path, libc::EPERM)
                 .hint("the folder is append-only (see chattr(1)): nothing can be renamed in it"));

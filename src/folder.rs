@@ -32,7 +32,6 @@ struct Staged {
 impl Staged {
     fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<Self> {
         let (destination, old) = Destination::open(at, path, kind, settings, true)?;
-        destination.check_move(old)?;
         let slot = Slot::take(destination.staging(), &destination.name, &destination.user).map_err(|error| {
             destination.failed("creating staging", error).hint("the destination's folder must be writable")
         })?;
@@ -80,7 +79,7 @@ impl Staged {
                 return Err(failed(error).kind_is(ErrorKind::Unsupported).hint(if exists {
                     "this filesystem (or sandbox) cannot exchange two folders; publish under a new name, or on a local filesystem"
                 } else {
-                    "this filesystem (or sandbox) cannot rename without replacing; overwrite=True needs less, a local filesystem has it"
+                    "this filesystem (or sandbox) cannot rename without replacing: pass overwrite=True, for which plain rename is enough, or publish on a local filesystem"
                 }));
             }
             other => other.map_err(failed)?,
@@ -138,7 +137,10 @@ impl Staged {
         };
         let (kind, opened) = match staged {
             Some(folder) => (Kind::Folder, Some(folder)),
-            None => (Kind::File, self.open_file().map_err(stop)?),
+            None => {
+                let hint = "only a file that its owner can open, a folder or a symlink can be published";
+                (Kind::File, self.open_file().map_err(|error| stop(error).hint(hint))?)
+            }
         };
         if kind == Kind::File && destination.folder_only {
             return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
@@ -170,9 +172,7 @@ impl Staged {
         match sys::stat(slot, name)?.map(|stat| stat.kind()) {
             Some(libc::S_IFLNK) => Ok(None),
             Some(libc::S_IFREG) => sys::open_to_sync(slot, name).map(Some),
-            _ => {
-                Err(io::Error::new(io::ErrorKind::InvalidInput, "only a file, a folder or a symlink can be published"))
-            }
+            _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         }
     }
 

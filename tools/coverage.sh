@@ -42,8 +42,8 @@ PYTHONPATH=$folder/site COVERAGE_FILE=$folder/python.data .venv/bin/python -m py
 
 unset LLVM_PROFILE_FILE
 "$profdata" merge --sparse --output "$folder/merged.profdata" "$folder"/data/*.profraw
-objects=()
-for binary in $binaries "$folder"/site/atomik/*.so; do objects+=(--object "$binary"); done
+read -ra objects <<<"$(printf -- '--object %s ' "$folder"/site/atomik/*.so $binaries)"
+objects=("${objects[@]:1}") # the first one has no option in front
 "$cov" show --instr-profile "$folder/merged.profdata" "${objects[@]}" src >"$folder/rust.txt"
 "$cov" export --format lcov --instr-profile "$folder/merged.profdata" "${objects[@]}" src >"$folder/rust.lcov"
 COVERAGE_FILE=$folder/python.data .venv/bin/coverage json --quiet -o "$folder/python.json"

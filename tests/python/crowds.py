@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -85,7 +85,9 @@ class Crowd:
 
 
 @contextmanager
-def crowd(job: Job, *, processes: int = PROCESSES, threads: int = THREADS) -> Iterator[Crowd]:
+def crowd(
+    job: Job, *, processes: int = PROCESSES, threads: int = THREADS
+) -> Generator[Crowd, None, None]:
     """Runs `job` in every thread of every process; none of them outlives the context."""
     reports, say = os.pipe()
     wait, gate = os.pipe()

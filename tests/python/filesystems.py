@@ -123,6 +123,7 @@ class Mounts:
         self._known: dict[str, Mounted | str] = {}
         self._root: Path | None = None
         self._numbers = count()
+        self._owner = os.getpid()
 
     def test_folder(self, name: str, undo: ExitStack) -> Filesystem:
         """Returns a new empty folder on a filesystem; `undo` removes it."""
@@ -145,8 +146,9 @@ class Mounts:
         return known
 
     def close(self) -> None:
-        """Unmounts and removes everything."""
-        self._undo.close()
+        """Unmounts and removes everything; in a forked child of the owner, nothing."""
+        if os.getpid() == self._owner:
+            self._undo.close()
 
     def _mount(self, name: str) -> Mounted:
         root = self._place() / name

@@ -1,5 +1,7 @@
 """What all guards promise about their states: each is entered once and ended once."""
 
+# ruff: noqa: PT012 - what raises is the body of a guard
+
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -29,9 +31,7 @@ def test_a_guard_that_was_not_entered_cannot_be_ended(
 
 @each_ending
 @each_kind
-def test_a_guard_is_ended_once(
-    tmp_path: Path, kind: Kind, end: Callable[[AnyGuard], None]
-) -> None:
+def test_a_guard_is_ended_once(tmp_path: Path, kind: Kind, end: Callable[[AnyGuard], None]) -> None:
     destination = tmp_path / "destination"
     guard = kind.open(destination)
     with guard as staging:

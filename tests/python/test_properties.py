@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import atomik
 import pytest
-from filesystems import Filesystem, leftovers
+from filesystems import NAMES, Filesystem, leftovers
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -95,18 +95,17 @@ def path_to_folder(path: AnyPath, content: bytes, **options: Any) -> None:
 def rename(
     path: AnyPath, content: bytes, *, overwrite: bool = False, dir_fd: int | None = None
 ) -> None:
-    # The source is beside the library's own names, and not there when it refuses.
-    source = tempfile.NamedTemporaryFile(dir=dir_fd_path(dir_fd, path), delete=False)
+    # The source is gone at the end, whether it has been renamed or not.
+    with tempfile.NamedTemporaryFile(dir=place(dir_fd, path), delete=False) as source:
+        source.write(content)
     try:
-        with source:
-            source.write(content)
         atomik.rename(source.name, path, overwrite=overwrite, dst_dir_fd=dir_fd)
     finally:
         with suppress(FileNotFoundError):
             os.unlink(source.name)
 
 
-def dir_fd_path(dir_fd: int | None, path: AnyPath) -> str:
+def place(dir_fd: int | None, path: AnyPath) -> str:
     """Returns where the source of a rename can be: in the folder that `path` starts from."""
     if dir_fd is not None:
         return f"/proc/self/fd/{dir_fd}"
@@ -127,6 +126,15 @@ MAKING_FOLDERS: Final[Mapping[str, Publish]] = {
 CALLS: Final[Mapping[str, Publish]] = {**MAKING_FILES, **MAKING_FOLDERS}
 
 each_call = pytest.mark.parametrize("call", CALLS)
+everywhere = pytest.mark.parametrize(
+    ("fs", "call"),
+    [
+        *((fs, call) for fs in NAMES if fs != "bindfs" for call in CALLS),
+        # Without renameat2's flags no folder can be published.
+        *(("bindfs", call) for call in MAKING_FILES),
+    ],
+    indirect=["fs"],
+)
 on_some = pytest.mark.parametrize("fs", ["ext4", "tmpfs"], indirect=True)
 quickly = settings(
     deadline=None,
@@ -144,10 +152,6 @@ def refused(publish: Publish, *arguments: Any, **options: Any) -> OSError:
     raise AssertionError("nothing was refused")
 
 
-def lacks_flags(fs: Filesystem, call: str) -> bool:
-    return fs.flags == 0 and call in MAKING_FOLDERS
-
-
 def read(path: bytes, dir_fd: int | None = None) -> bytes:
     """Returns the content of a file, or of the one file in a folder."""
     fd = os.open(path, os.O_RDONLY, dir_fd=dir_fd)
@@ -162,7 +166,7 @@ def read(path: bytes, dir_fd: int | None = None) -> bytes:
 
 
 @contextmanager
-def opened(folder: Path) -> Iterator[int]:
+def opened(folder: Path) -> Generator[int, None, None]:
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         yield fd
@@ -171,7 +175,7 @@ def opened(folder: Path) -> Iterator[int]:
 
 
 @contextmanager
-def new_folder(fs: Filesystem) -> Iterator[bytes]:
+def new_folder(fs: Filesystem) -> Generator[bytes, None, None]:
     """Makes a folder for one example; nothing of the library's may be left in it."""
     with tempfile.TemporaryDirectory(dir=fs.path) as folder:
         yield os.fsencode(folder)
@@ -191,7 +195,7 @@ def cut(text: str) -> bytes:
     return text.encode(errors="surrogateescape")[:NAME_MAX]
 
 
-NAMES: Final = st.one_of(
+ANY_NAME: Final = st.one_of(
     st.binary(min_size=1, max_size=NAME_MAX),
     st.binary(min_size=118, max_size=124),
     st.binary(min_size=240, max_size=NAME_MAX),
@@ -200,14 +204,12 @@ NAMES: Final = st.one_of(
 ).filter(lambda name: len(name) > 0 and is_name(name))
 
 
-@each_call
+@everywhere
 @quickly
-@given(name=NAMES, form=st.sampled_from(sorted(FORMS)))
+@given(name=ANY_NAME, form=st.sampled_from(sorted(FORMS)))
 def test_any_name_can_be_published_replaced_and_refused(
     fs: Filesystem, call: str, name: bytes, form: str
 ) -> None:
-    if lacks_flags(fs, call):
-        pytest.skip("no folders without renameat2's flags")
     publish = CALLS[call]
     with new_folder(fs) as parent:
         path = FORMS[form](parent + b"/" + name)
@@ -221,11 +223,9 @@ def test_any_name_can_be_published_replaced_and_refused(
         assert (os.listdir(parent), read(parent + b"/" + name)) == ([name], NEW)
 
 
-@each_call
+@everywhere
 def test_names_near_the_limits_are_published_side_by_side(fs: Filesystem, call: str) -> None:
     """Names that differ only where a slot's name is shortened stage in slots of their own."""
-    if lacks_flags(fs, call):
-        pytest.skip("no folders without renameat2's flags")
     publish = CALLS[call]
     lengths = [*range(118, 125), *range(240, NAME_MAX + 1)]
     for length in lengths:
@@ -238,7 +238,7 @@ def test_names_near_the_limits_are_published_side_by_side(fs: Filesystem, call: 
     assert len(os.listdir(fs.path)) == len(lengths) * 3 * 2
 
 
-@each_call
+@everywhere
 def test_a_name_that_is_too_long_is_refused_before_the_body(fs: Filesystem, call: str) -> None:
     for length in (NAME_MAX + 1, NAME_MAX + 2, 1000, PATH_MAX):
         error = refused(CALLS[call], os.fsencode(fs.path) + b"/" + b"n" * length, NEW)
@@ -247,7 +247,7 @@ def test_a_name_that_is_too_long_is_refused_before_the_body(fs: Filesystem, call
 
 
 @contextmanager
-def two_guards(first: bytes, second: bytes) -> Iterator[tuple[Path, Path]]:
+def two_guards(first: bytes, second: bytes) -> Generator[tuple[Path, Path], None, None]:
     with (
         atomik.folder(first, durability="none") as one,
         atomik.folder(second, durability="none") as other,
@@ -296,7 +296,7 @@ def test_every_spelling_of_a_path_means_the_same(
         os.mkdir(parent + b"/sub")
         if relative:
             path = detour.lstrip(b"/") + b"name" + slashes
-            options = {"dir_fd": dir_fd}
+            options: dict[str, Any] = {"dir_fd": dir_fd}
         else:
             path, options = parent + b"/" + detour + b"name" + slashes, {}
         if slashes and call in MAKING_FILES:
@@ -343,9 +343,7 @@ def test_an_empty_path_names_nothing(fs: Filesystem, call: str) -> None:
 @each_call
 @on_some
 @pytest.mark.parametrize("path", ["a\0b", b"\0", "\0", b"sub/a\0"])
-def test_a_nul_in_a_path_is_a_wrong_argument(
-    fs: Filesystem, call: str, path: str | bytes
-) -> None:
+def test_a_nul_in_a_path_is_a_wrong_argument(fs: Filesystem, call: str, path: str | bytes) -> None:
     with opened(fs.path) as dir_fd, pytest.raises(ValueError, match="null"):
         CALLS[call](path, NEW, dir_fd=dir_fd)
     assert os.listdir(fs.path) == []
@@ -379,7 +377,7 @@ def test_a_path_that_is_too_long_is_refused(fs: Filesystem, call: str) -> None:
 
 
 @contextmanager
-def deep_folder(top: Path, length: int) -> Iterator[int]:
+def deep_folder(top: Path, length: int) -> Generator[int, None, None]:
     """Opens a folder whose absolute path has this length, PATH_MAX or not."""
     missing = length - len(os.fsencode(top))
     fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
@@ -402,7 +400,9 @@ def deep_folder(top: Path, length: int) -> Iterator[int]:
 @each_call
 @on_some
 @pytest.mark.parametrize("name", [b"name", b"n" * NAME_MAX], ids=["short", "long"])
-@pytest.mark.parametrize("length", [3700, 3900, 4060, 4070, 4075, 4080, 4085, 4090, 4095, 4200, 9000])
+@pytest.mark.parametrize(
+    "length", [3700, 3900, 4060, 4070, 4075, 4080, 4085, 4090, 4095, 4200, 9000]
+)
 def test_the_staging_path_is_usable_however_deep_the_folder(
     fs: Filesystem, call: str, name: bytes, length: int
 ) -> None:
@@ -417,12 +417,15 @@ def test_the_staging_path_is_usable_however_deep_the_folder(
 def test_what_fits_below_the_destination_fits_below_staging(fs: Filesystem, call: str) -> None:
     """Also where the staging path is longer than the destination's, but not too long by itself."""
     below = len(b"/index.html")
-    for name in (b"n" * 30, b"n" * 90, b"n" * 150):
-        with deep_folder(fs.path, PATH_MAX - 1 - below - 1 - len(name)) as dir_fd:
-            destination = os.readlink(os.fsencode(f"/proc/self/fd/{dir_fd}")) + b"/" + name
-            assert len(destination) + below == PATH_MAX - 1
-            CALLS[call](destination, NEW)
-            assert read(destination) == NEW
+    for name in (b"n" * 4, b"n" * 30, b"n" * 90, b"n" * 150):
+        for spare in (0, len(name), len(name) + below - 1, len(name) + below):
+            folder_length = PATH_MAX - 1 - below - spare - 1 - len(name)
+            with deep_folder(fs.path, folder_length) as dir_fd:
+                parent = os.readlink(os.fsencode(f"/proc/self/fd/{dir_fd}"))
+                assert len(parent) == folder_length
+                CALLS[call](parent + b"/" + name, NEW)
+                assert read(parent + b"/" + name) == NEW
+                CALLS[call](parent + b"/" + name, NEW, overwrite=True)
 
 
 @dataclass
@@ -498,7 +501,7 @@ class Orders(RuleBasedStateMachine):
             with pytest.raises(RuntimeError):
                 guard.commit()
             return multiple()
-        entered = Open(guard, guard.__enter__(), name, kind.split()[0], overwrite)
+        entered = Open(guard, guard.__enter__(), name, kind.split(maxsplit=1)[0], overwrite)
         if by_path and kind.startswith("folder"):
             entered.staging.mkdir()
         self.still_open.append(entered)
@@ -572,9 +575,7 @@ class Orders(RuleBasedStateMachine):
     @rule(name=st.sampled_from(NAMES_IN_USE), content=CONTENTS, overwrite=st.booleans())
     def write_bytes(self, name: str, content: bytes, overwrite: bool) -> None:
         def write() -> None:
-            atomik.write_bytes(
-                self.folder / name, content, overwrite=overwrite, durability="none"
-            )
+            atomik.write_bytes(self.folder / name, content, overwrite=overwrite, durability="none")
 
         if refusal := self.refusal(name, "file", overwrite):
             with pytest.raises(refusal):
@@ -632,7 +633,8 @@ class Orders(RuleBasedStateMachine):
         if not self.still_open:
             assert sorted(os.listdir(self.folder)) == sorted(self.model)
 
-    def teardown(self) -> None:
+    # typing.override is younger than Python 3.11.
+    def teardown(self) -> None:  # type: ignore[explicit-override]
         for entered in self.still_open:
             entered.guard.rollback()
         assert sorted(os.listdir(self.folder)) == sorted(self.model)
@@ -643,6 +645,6 @@ def test_any_order_of_calls_does_what_a_dictionary_does(fs: Filesystem) -> None:
     class Here(Orders):
         top = fs.path
 
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Here, settings=settings(quickly, max_examples=60, stateful_step_count=40)
     )

@@ -3,7 +3,7 @@
 import os
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -18,7 +18,8 @@ pytestmark = pytest.mark.thread_unsafe(reason="forks processes that start thread
 Halfway: TypeAlias = Callable[[], None]
 Publish: TypeAlias = Callable[[Path, int, bool, Halfway], None]
 
-PIECE: Final = 2000
+# Small, since a small btrfs gives space back only with its next transaction.
+PIECE: Final = 200
 FILES: Final = ("first", "inner/second", "inner/third", "last")
 
 
@@ -86,7 +87,7 @@ class Removed(Exception):  # noqa: N818 - it says what has happened
 
 
 @contextmanager
-def one_version(destination: Path) -> Iterator[tuple[int, bool]]:
+def one_version(destination: Path) -> Generator[tuple[int, bool], None, None]:
     """Opens what is there now; yields its descriptor and whether it is a folder."""
     try:
         fd = os.open(destination, os.O_RDONLY)
@@ -182,8 +183,9 @@ def test_a_reader_never_sees_a_mix(fs: Filesystem, call: str) -> None:
             try:
                 read_writer(destination)
             except Removed:
-                # A file is replaced by rename: its name always leads somewhere.
-                assert call in MAKING_FOLDERS
+                # A file is replaced by rename: its name always leads somewhere. FUSE asks twice, for the
+                # name and then for what it has found, and that may have been replaced in between.
+                assert call in MAKING_FOLDERS or fs.name == "bindfs"
             else:
                 read += 1
         assert Counter(writers.finish()) == {"published": 2 * WRITERS}

@@ -1,0 +1,456 @@
+"""What happens to the process in the body: forks, signals, chdir, and every way to end."""
+
+# ruff: noqa: PT012 - what raises is the body of a guard
+
+import _thread
+import errno
+import operator
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import atomik
+import pytest
+from bodies import CHILD_ENDINGS
+from filesystems import Filesystem, leftovers
+from guards import KINDS, Kind, each_kind, run_program, start_program
+from processes import ROOT, run_as
+
+BODIES: Final = Path(__file__).with_name("bodies.py")
+
+# What a child's ending means as an exit status: refused commits are tracebacks.
+STATUSES: Final = {
+    "sys.exit": 3,
+    "os._exit": 3,
+    "exception": 1,
+    "falling out": 1,
+    "exec": 3,
+    "SIGKILL": -signal.SIGKILL,
+    "commit": 1,
+    "rollback": 1,
+}
+
+each_filesystem_with_and_without_unnamed_files = pytest.mark.parametrize(
+    ("fs", "kind"),
+    [("tmpfs", kind) for kind in KINDS.values()] + [("bindfs", KINDS["file"])],
+    ids=[*KINDS, "named file"],
+    indirect=["fs"],
+)
+each_exception = pytest.mark.parametrize(
+    "exception",
+    [
+        LookupError,
+        KeyboardInterrupt,
+        SystemExit,
+        GeneratorExit,
+        StopIteration,
+        MemoryError,
+        BaseException,
+    ],
+)
+
+
+def with_old(fs: Filesystem, kind: Kind) -> Path:
+    """Returns a destination that has the version "old"."""
+    destination = fs.path / "destination"
+    kind.publish(destination, "old", overwrite=True)
+    return destination
+
+
+# Forks
+
+
+def test_every_ending_of_a_child_has_a_status() -> None:
+    assert STATUSES.keys() == CHILD_ENDINGS.keys()
+
+
+@pytest.mark.parametrize("ending", STATUSES)
+@each_filesystem_with_and_without_unnamed_files
+def test_a_forked_child_changes_nothing_however_it_ends(
+    fs: Filesystem, kind: Kind, ending: str
+) -> None:
+    destination = with_old(fs, kind)
+    ended = run_program(BODIES, "fork", kind.name, destination, ending)
+    assert (ended.returncode, ended.stdout) == (0, f"{STATUSES[ending]}\n"), ended.stderr
+    assert kind.read(destination) == "new"
+    if ending in ("falling out", "commit", "rollback"):
+        assert "RuntimeError" in ended.stderr
+        assert "forked child" in ended.stderr
+
+
+@pytest.mark.parametrize("ending", ["sys.exit", "exception", "falling out"])
+@each_filesystem_with_and_without_unnamed_files
+def test_a_forked_childs_destructors_change_nothing(
+    fs: Filesystem, kind: Kind, ending: str
+) -> None:
+    destination = with_old(fs, kind)
+    ended = run_program(BODIES, "fork_while_entered_by_hand", kind.name, destination, ending)
+    status = 0 if ending == "falling out" else STATUSES[ending]
+    assert (ended.returncode, ended.stdout) == (0, f"{status}\n"), ended.stderr
+    assert kind.read(destination) == "new"
+
+
+@each_kind
+def test_a_child_that_outlives_the_commit_holds_nobody_up(tmp_path: Path, kind: Kind) -> None:
+    destination = tmp_path / "destination"
+    kind.publish(destination, "old")
+    with start_program(
+        BODIES, "fork_and_leave_the_child_running", kind.name, destination
+    ) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        try:
+            assert parent.wait(60) == 0
+            assert kind.read(destination) == "new"
+            kind.publish(destination, "newer", overwrite=True)
+            assert kind.read(destination) == "newer"
+            assert leftovers(tmp_path) == []
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+# The folder
+
+
+@each_kind
+@pytest.mark.parametrize("by_fd", [False, True], ids=["relative", "dir_fd"])
+def test_chdir_in_the_body_changes_nothing(tmp_path: Path, kind: Kind, by_fd: bool) -> None:
+    (start := tmp_path / "start").mkdir()
+    (other := tmp_path / "other").mkdir()
+
+    def change() -> None:
+        os.chdir("/" if by_fd else start)
+        dir_fd = os.open(start, os.O_DIRECTORY) if by_fd else None
+        with kind.open("destination", dir_fd=dir_fd) as staging:
+            os.chdir(other)
+            kind.write(staging, "new")
+
+    run_as(ROOT, change)
+    assert kind.read(start / "destination") == "new"
+    assert list(other.iterdir()) == []
+
+
+@each_kind
+def test_the_destination_stays_in_a_folder_that_is_renamed_in_the_body(
+    tmp_path: Path, kind: Kind
+) -> None:
+    (start := tmp_path / "start").mkdir()
+    with kind.open(start / "destination") as staging:
+        kind.write(staging, "new")
+        start.rename(tmp_path / "moved")
+        start.mkdir()
+    assert list(start.iterdir()) == []
+    assert kind.read(tmp_path / "moved" / "destination") == "new"
+    assert leftovers(tmp_path) == []
+
+
+@each_kind
+def test_a_rollback_in_a_folder_that_is_renamed_in_the_body_leaves_nothing(
+    tmp_path: Path, kind: Kind
+) -> None:
+    (start := tmp_path / "start").mkdir()
+    with pytest.raises(LookupError), kind.open(start / "destination") as staging:
+        kind.write(staging, "new")
+        start.rename(tmp_path / "moved")
+        raise LookupError
+    assert list((tmp_path / "moved").iterdir()) == []
+
+
+def test_a_folder_that_is_removed_in_the_body_is_not_made_again(tmp_path: Path) -> None:
+    (start := tmp_path / "start").mkdir()
+    with pytest.raises(FileNotFoundError) as caught, atomik.file(start / "destination") as file:
+        file.write("new")
+        start.rmdir()
+    assert caught.value.filename == os.fspath(start / "destination")
+    assert list(tmp_path.iterdir()) == []
+
+
+@each_kind
+@pytest.mark.parametrize("fd", [-1, 1 << 20])
+def test_a_dir_fd_that_is_not_open_is_refused(kind: Kind, fd: int) -> None:
+    with pytest.raises(OSError, match="Bad file") as caught:
+        kind.open("destination", dir_fd=fd).__enter__()
+    assert caught.value.errno == errno.EBADF
+    assert caught.value.filename == "destination"
+
+
+@each_kind
+def test_a_dir_fd_of_a_file_is_refused(tmp_path: Path, kind: Kind) -> None:
+    (tmp_path / "file").touch()
+    with open(tmp_path / "file") as file, pytest.raises(NotADirectoryError):
+        kind.open("destination", dir_fd=file.fileno()).__enter__()
+
+
+@each_kind
+def test_a_dir_fd_may_be_closed_in_the_body(tmp_path: Path, kind: Kind) -> None:
+    dir_fd = os.open(tmp_path, os.O_DIRECTORY)
+    with kind.open("destination", dir_fd=dir_fd) as staging:
+        os.close(dir_fd)
+        kind.write(staging, "new")
+    assert kind.read(tmp_path / "destination") == "new"
+
+
+@each_kind
+def test_a_dir_fd_changes_nothing_for_an_absolute_path(tmp_path: Path, kind: Kind) -> None:
+    dir_fd = os.open("/", os.O_DIRECTORY)
+    try:
+        with kind.open(tmp_path / "destination", dir_fd=dir_fd) as staging:
+            kind.write(staging, "new")
+    finally:
+        os.close(dir_fd)
+    assert kind.read(tmp_path / "destination") == "new"
+
+
+# Exceptions, generators, the interpreter's end
+
+
+@each_exception
+@each_kind
+def test_every_exception_rolls_back_and_is_raised(
+    tmp_path: Path, kind: Kind, exception: type[BaseException]
+) -> None:
+    destination = tmp_path / "destination"
+    kind.publish(destination, "old")
+    mine = exception()
+    with pytest.raises(exception) as caught, kind.open(destination, overwrite=True) as staging:
+        kind.write(staging, "half")
+        raise mine
+    assert caught.value is mine
+    assert kind.read(destination) == "old"
+    assert leftovers(tmp_path) == []
+
+
+def body(kind: Kind, destination: Path) -> Iterator[None]:
+    with kind.open(destination, overwrite=True) as staging:
+        kind.write(staging, "half")
+        yield
+
+
+@each_kind
+def test_a_closed_generator_rolls_back(tmp_path: Path, kind: Kind) -> None:
+    generator = body(kind, tmp_path / "destination")
+    next(generator)
+    generator.close()  # type: ignore[attr-defined]
+    assert list(tmp_path.iterdir()) == []
+
+
+@each_kind
+def test_a_generator_that_nobody_finishes_rolls_back(tmp_path: Path, kind: Kind) -> None:
+    generator = body(kind, tmp_path / "destination")
+    next(generator)
+    del generator
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", ["end_with_an_open_guard", "end_with_an_unfinished_generator"])
+@each_filesystem_with_and_without_unnamed_files
+def test_the_interpreters_end_rolls_back_silently(fs: Filesystem, kind: Kind, program: str) -> None:
+    destination = with_old(fs, kind)
+    ended = run_program(BODIES, program, kind.name, destination)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert kind.read(destination) == "old"
+    assert fs.leftovers() == []
+
+
+# Signals
+
+
+def in_the_body(program: str, kind: Kind, destination: Path) -> "subprocess.Popen[str]":
+    """Starts a program and waits until its body has begun."""
+    started = start_program(BODIES, program, kind.name, destination)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "in the body\n"
+    return started
+
+
+@pytest.mark.leaves_orphans
+@each_filesystem_with_and_without_unnamed_files
+def test_kill_in_the_body_leaves_at_most_one_orphan_which_the_next_writer_removes(
+    fs: Filesystem, kind: Kind
+) -> None:
+    destination = with_old(fs, kind)
+    with in_the_body("wait", kind, destination) as program:
+        program.kill()
+    assert kind.read(destination) == "old"
+    unnamed = kind.name == "file" and fs.unnamed
+    orphans = [path.name for path in fs.path.iterdir() if path != destination]
+    assert orphans == ([] if unnamed else [".atomik-0.destination"])
+    kind.publish(destination, "new", overwrite=True)
+    assert kind.read(destination) == "new"
+    assert fs.leftovers() == []
+
+
+@pytest.mark.leaves_orphans
+@each_filesystem_with_and_without_unnamed_files
+def test_several_killed_writers_leave_one_orphan_each_and_the_next_writer_removes_all(
+    fs: Filesystem, kind: Kind
+) -> None:
+    destination = with_old(fs, kind)
+    programs = [in_the_body("wait", kind, destination) for _ in range(3)]
+    for program in programs:
+        with program:
+            program.kill()
+    assert len([path for path in fs.path.iterdir() if path != destination]) <= len(programs)
+    kind.publish(destination, "new", overwrite=True)
+    assert kind.read(destination) == "new"
+    assert fs.leftovers() == []
+
+
+@each_filesystem_with_and_without_unnamed_files
+def test_a_stopped_writer_keeps_its_staging(fs: Filesystem, kind: Kind) -> None:
+    destination = with_old(fs, kind)
+    with in_the_body("wait", kind, destination) as program:
+        program.send_signal(signal.SIGSTOP)
+        try:
+            kind.publish(destination, "new", overwrite=True)
+            assert kind.read(destination) == "new"
+        finally:
+            program.send_signal(signal.SIGCONT)
+        _, errors = program.communicate(timeout=60)
+    assert (program.returncode, errors) == (0, "")
+    assert kind.read(destination) == "half"
+
+
+@each_filesystem_with_and_without_unnamed_files
+def test_ctrl_c_in_the_body_rolls_back(fs: Filesystem, kind: Kind) -> None:
+    destination = with_old(fs, kind)
+    with in_the_body("be_interrupted", kind, destination) as program:
+        program.send_signal(signal.SIGINT)
+        program.communicate(timeout=60)
+    assert program.returncode == -signal.SIGINT
+    assert kind.read(destination) == "old"
+    assert fs.leftovers() == []
+
+
+def call_interrupted(call: Callable[[], object]) -> None:
+    """Makes a call with Ctrl-C pending: between the two no bytecode runs that could raise it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    list(map(operator.call, (_thread.interrupt_main, call)))
+
+
+@pytest.mark.parametrize("durability", ["full", "ordered", "none"])
+@each_filesystem_with_and_without_unnamed_files
+def test_ctrl_c_before_the_publish_rolls_back(fs: Filesystem, kind: Kind, durability: str) -> None:
+    destination = with_old(fs, kind)
+
+    def commit() -> bool:
+        guard = kind.open(destination, overwrite=True, durability=durability)
+        with guard as staging:
+            kind.write(staging, "new")
+            with pytest.raises(KeyboardInterrupt):
+                call_interrupted(guard.commit)
+        return guard.committed
+
+    assert run_as(ROOT, commit) is False
+    assert kind.read(destination) == "old"
+    assert fs.leftovers() == []
+
+
+@pytest.mark.parametrize("fs", ["tmpfs", "bindfs"], indirect=True)
+@pytest.mark.parametrize("write", ["write_bytes", "write_text"])
+def test_ctrl_c_in_a_single_call_leaves_the_old_version(fs: Filesystem, write: str) -> None:
+    destination = fs.path / "destination"
+    destination.write_text("old")
+    data: Any = b"new" if write == "write_bytes" else "new"
+    call = partial(getattr(atomik, write), destination, data, overwrite=True)
+
+    def interrupted() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            call_interrupted(call)
+
+    run_as(ROOT, interrupted)
+    assert destination.read_text() == "old"
+    assert fs.leftovers() == []
+
+
+@pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
+def test_a_handler_that_raises_nothing_does_not_stop_the_commit(fs: Filesystem) -> None:
+    kind = KINDS["folder"]
+    destination = with_old(fs, kind)
+
+    def commit() -> list[int]:
+        handled: list[int] = []
+        signal.signal(signal.SIGINT, lambda number, _: handled.append(number))
+        guard = kind.open(destination, overwrite=True)
+        with guard as staging:
+            kind.write(staging, "new")
+            list(map(operator.call, (_thread.interrupt_main, guard.commit)))
+        return handled
+
+    assert run_as(ROOT, commit) == [signal.SIGINT]
+    assert kind.read(destination) == "new"
+
+
+FOLDERS: Final = 150
+FILES: Final = 20
+
+
+def many_files(folder: Path, version: str) -> None:
+    for number in range(FOLDERS):
+        (inner := folder / str(number)).mkdir()
+        for name in range(FILES):
+            (inner / str(name)).write_text(version)
+
+
+def version_of_many(folder: Path) -> str:
+    """Returns the version of every one of the files."""
+    (version,) = {
+        (folder / str(number) / str(name)).read_text()
+        for number in range(FOLDERS)
+        for name in range(FILES)
+    }
+    return version
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.leaves_orphans
+@pytest.mark.parametrize("fs", ["ext4", "tmpfs"], indirect=True)
+@pytest.mark.parametrize("when", ["syncing", "cleaning up"])
+def test_signals_during_a_long_commit_never_leave_half_a_version(fs: Filesystem, when: str) -> None:
+    destination = fs.folder("destination")
+    many_files(destination, "old")
+
+    def commit() -> bool:
+        guard = atomik.folder(destination, overwrite=True)
+        over = threading.Event()
+
+        def stop(*_: object) -> None:
+            published = not (destination / "0" / "0").exists() or version() == "new"
+            if not over.is_set() and guard.staging is None and published == (when == "cleaning up"):
+                over.set()
+                raise StoppedError
+
+        def version() -> str:
+            return (destination / "0" / "0").read_text()
+
+        def signal_often() -> None:
+            while not over.wait(0.0005):
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+        signal.signal(signal.SIGUSR1, stop)
+        signaller = threading.Thread(target=signal_often)
+        try:
+            with guard as staging:
+                many_files(staging, "new")
+                signaller.start()
+        except StoppedError:
+            assert guard.committed == (when == "cleaning up")
+        finally:
+            over.set()
+            signaller.join()
+        return guard.committed
+
+    committed = run_as(ROOT, commit)
+    assert version_of_many(destination) == ("new" if committed else "old")
+    with atomik.folder(destination, overwrite=True, durability="none") as staging:
+        (staging / "final").touch()
+    assert [path.name for path in destination.iterdir()] == ["final"]
+    assert fs.leftovers() == []
