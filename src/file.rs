@@ -1,7 +1,7 @@
 //! `File`: a new version of a file, written unnamed and published in one step.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
@@ -44,7 +44,8 @@ use crate::tree::{self, Checkpoint};
 /// ```
 #[derive(Debug)]
 pub struct File {
-    staged: std::fs::File,
+    /// Closed before its slot is given back: FUSE keeps the name of what is open.
+    staged: Option<std::fs::File>,
     destination: Destination,
     settings: Settings,
     /// Where the filesystem has no unnamed files; taken when nothing is left to clean up.
@@ -52,6 +53,9 @@ pub struct File {
     /// The process that it belongs to.
     generation: u32,
 }
+
+/// Only the end of a commit or rollback closes staging, and both consume the guard.
+const OPEN: &str = "staging is open until the end";
 
 /// What the commit knows of the present version.
 enum Old {
@@ -88,7 +92,7 @@ impl File {
         if *generation != sys::fork_generation() {
             return Err(Error::errno("committing", &destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess));
         }
-        let (fd, durability, overwrite) = (self.staged.as_fd(), settings.durability, settings.overwrite);
+        let (fd, durability, overwrite) = (self.as_fd(), settings.durability, settings.overwrite);
         let old = match old {
             Old::Seen(old) => *old,
             Old::Look if overwrite => destination.check(Kind::File, true, false)?,
@@ -111,6 +115,7 @@ impl File {
 
     /// Gives the slot back and removes orphans; what resists is named, and stays for the next writer.
     fn clean_up(&mut self, next: Option<u32>, checkpoint: Checkpoint) -> Option<Error> {
+        self.staged = None;
         let dir = self.destination.staging();
         let released = self.slot.take().map_or(Ok(()), |slot| slot.release(dir, checkpoint));
         let swept = next.map_or(Ok(()), |next| {
@@ -126,9 +131,14 @@ impl File {
                 Error::errno("rolling back", &self.destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess)
             );
         }
+        self.staged = None;
         let Some(slot) = self.slot.take() else { return Ok(()) };
         slot.release(self.destination.staging(), &mut tree::go_on)
             .map_err(|error| self.destination.failed("rolling back", error))
+    }
+
+    fn file(&mut self) -> &mut std::fs::File {
+        self.staged.as_mut().expect(OPEN)
     }
 
     /// Does it belong to the parent of this process?
@@ -181,7 +191,7 @@ impl Options<File> {
     ) -> Result<Committed> {
         let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, false)?;
         let mut new = stage(destination, self.settings.clone())?;
-        fill(&mut new.staged, checkpoint).map_err(|error| {
+        fill(new.file(), checkpoint).map_err(|error| {
             new.destination
                 .failed("writing the new version", error)
                 .hint("it was not published, and the destination is untouched")
@@ -193,20 +203,41 @@ impl Options<File> {
 /// Opens staging: unnamed, or in a slot where the filesystem has no unnamed files.
 fn stage(destination: Destination, settings: Settings) -> Result<File> {
     let generation = sys::fork_generation();
+    let dir = destination.staging();
     let failed =
         |error| destination.failed("creating staging", error).hint("the destination's folder must be writable");
-    let (staged, slot) = if let Some(fd) = sys::tmpfile(destination.staging()).map_err(failed)? {
+    let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(dir).map_err(failed)? };
+    let (staged, slot) = if let Some(fd) = unnamed {
         (fd, None)
     } else {
-        let slot = Slot::take(destination.staging(), &destination.name, &destination.user).map_err(failed)?;
-        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-        let opened = sys::openat(slot.fd.as_fd(), &destination.name, flags, 0o666);
-        if opened.is_err() {
-            drop(slot.release(destination.staging(), &mut tree::go_on));
+        let slot = Slot::take(dir, &destination.name, &destination.user).map_err(failed)?;
+        match open_in(&slot, &destination) {
+            Ok((fd, true)) => (fd, Some(slot)),
+            Ok((fd, false)) => slot.release(dir, &mut tree::go_on).map(|()| (fd, None)).map_err(failed)?,
+            Err(error) => {
+                // The error is what matters; a slot that resists stays for the next writer.
+                drop(slot.release(dir, &mut tree::go_on));
+                return Err(error);
+            }
         }
-        (opened.map_err(failed)?, Some(slot))
     };
-    Ok(File { staged: staged.into(), destination, settings, slot, generation })
+    Ok(File { staged: Some(staged.into()), destination, settings, slot, generation })
+}
+
+/// Opens staging in a slot; true if it has a name there. In `tmp_dir` the slot serves to inherit
+/// from, and the file itself needs no name.
+fn open_in(slot: &Slot, destination: &Destination) -> Result<(OwnedFd, bool)> {
+    metadata::inherit(destination, slot.fd.as_fd())?;
+    let open = || {
+        if destination.elsewhere() {
+            if let Some(fd) = sys::tmpfile(slot.fd.as_fd())? {
+                return Ok((fd, false));
+            }
+        }
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        sys::openat(slot.fd.as_fd(), &destination.name, flags, 0o666).map(|fd| (fd, true))
+    };
+    open().map_err(|error| destination.failed("creating staging", error))
 }
 
 /// Writes a new file in one call, durable, and refuses one that exists: [`Options::write`] for more.
@@ -217,6 +248,7 @@ pub fn write(path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<Commit
 impl Drop for File {
     fn drop(&mut self) {
         if self.generation == sys::fork_generation() {
+            self.staged = None;
             if let Some(slot) = self.slot.take() {
                 // Drop cannot report: what resists stays as an orphan for the next writer.
                 drop(slot.release(self.destination.staging(), &mut tree::go_on));
@@ -227,27 +259,27 @@ impl Drop for File {
 
 impl Write for File {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        self.staged.write(buffer)
+        self.file().write(buffer)
     }
     fn flush(&mut self) -> io::Result<()> {
-        self.staged.flush()
+        self.file().flush()
     }
 }
 
 impl Read for File {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.staged.read(buffer)
+        self.file().read(buffer)
     }
 }
 
 impl Seek for File {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.staged.seek(to)
+        self.file().seek(to)
     }
 }
 
 impl AsFd for File {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.staged.as_fd()
+        self.staged.as_ref().expect(OPEN).as_fd()
     }
 }

@@ -39,6 +39,7 @@ impl Staged {
         let path = PathBuf::new();
         let mut staged = Self { destination, settings: settings.clone(), slot: Some(slot), path, generation };
         // From here on Drop gives the slot back.
+        metadata::inherit(&staged.destination, staged.slot())?;
         staged.prepare(kind, old.is_some_and(|old| old.is_folder()), old.is_some())?;
         staged.path = staged.shown_path();
         Ok(staged)
@@ -135,12 +136,11 @@ impl Staged {
             Err(error) if matches!(errno(&error), libc::ENOTDIR | libc::ELOOP) => None,
             Err(error) => return Err(stop(error)),
         };
-        let (kind, opened) = match staged {
-            Some(folder) => (Kind::Folder, Some(folder)),
-            None => {
-                let hint = "only a file that its owner can open, a folder or a symlink can be published";
-                (Kind::File, self.open_file().map_err(|error| stop(error).hint(hint))?)
-            }
+        let (kind, opened) = if let Some(folder) = staged {
+            (Kind::Folder, Some(folder))
+        } else {
+            let hint = "only a file that its owner can open, a folder or a symlink can be published";
+            (Kind::File, self.open_file().map_err(|error| stop(error).hint(hint))?)
         };
         if kind == Kind::File && destination.folder_only {
             return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
@@ -162,6 +162,8 @@ impl Staged {
             _ => publish::named(destination, slot, name, settings.overwrite)?,
         }
         let settled = self.after_publish(opened.as_ref(), later);
+        // FUSE keeps the name of what is open, and the slot with it.
+        drop(opened);
         let leftover = self.clean_up(checkpoint);
         settled.map(|()| Committed::new(leftover))
     }

@@ -2,16 +2,12 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-
-use nix::fcntl::OFlag;
+use std::os::fd::BorrowedFd;
 
 use crate::destination::Destination;
 use crate::error::Result;
 use crate::options::Settings;
-use crate::slot::Slot;
 use crate::sys::{self, Stat, errno};
-use crate::tree;
 
 const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
@@ -118,24 +114,21 @@ pub(crate) fn settle(
     old: Option<Stat>,
 ) -> Result<Option<u32>> {
     let old = old.filter(|old| settings.preserve && old.kind() != libc::S_IFLNK);
-    if old.is_none() && settings.permissions.is_none() && !destination.elsewhere() {
+    if old.is_none() && settings.permissions.is_none() {
         return Ok(None);
     }
     let settle = || {
         let staged = sys::stat_fd(fd)?;
-        let model = match old {
-            Some(stat) => Some(Metadata::of(destination.parent(), &destination.name, stat)?),
-            None if destination.elsewhere() => Some(model(destination, &staged)?),
-            None => None,
-        };
-        let (inherited, changed) = match model {
-            Some(model) => model.apply(fd, &staged).map(|(mode, changed)| (Some(mode), changed))?,
+        let (kept, changed) = match old {
+            Some(stat) => Metadata::of(destination.parent(), &destination.name, stat)?
+                .apply(fd, &staged)
+                .map(|(mode, changed)| (Some(mode), changed))?,
             None => (None, false),
         };
-        let Some(mode) = settings.permissions.or(inherited) else { return Ok(None) };
-        // Moving a folder to another parent needs write permission on the folder itself.
+        let Some(mode) = settings.permissions.or(kept) else { return Ok(None) };
+        // Syncing a folder needs to read and search it, moving it to another parent to write it.
         let (now, later) =
-            if staged.is_folder() && mode & 0o200 == 0 { (mode | 0o200, Some(mode)) } else { (mode, None) };
+            if staged.is_folder() && mode & 0o700 != 0o700 { (mode | 0o700, Some(mode)) } else { (mode, None) };
         if changed || staged.permissions() != now {
             sys::chmod(fd, now)?;
         }
@@ -144,24 +137,35 @@ pub(crate) fn settle(
     settle().map_err(|error| destination.failed("setting the new version's metadata", error))
 }
 
-/// What a file or folder made in the destination's folder gets, for staging that inherited from
-/// another folder: makes one there and looks.
-fn model(destination: &Destination, staged: &Stat) -> io::Result<Metadata> {
-    let parent = destination.parent();
-    let slot = Slot::take(parent, &destination.name, &destination.user)?;
-    let name = OsStr::new("model");
-    let look = || {
-        if staged.is_folder() {
-            sys::mkdir(slot.fd.as_fd(), name, 0o777)?;
-        } else {
-            sys::openat(slot.fd.as_fd(), name, OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY, 0o666)?;
+/// Makes a slot in another folder (`tmp_dir`) hand on what the destination's folder would: its group,
+/// if that is set-group-id, and its default ACL.
+pub(crate) fn inherit(destination: &Destination, slot: BorrowedFd) -> Result<()> {
+    if !destination.elsewhere() {
+        return Ok(());
+    }
+    hand_on(destination, slot).map_err(|error| {
+        destination.failed("staging in tmp_dir", error).hint(
+            "what is made there cannot be given the group and default ACL of the destination's folder: leave tmp_dir out",
+        )
+    })
+}
+
+fn hand_on(destination: &Destination, slot: BorrowedFd) -> io::Result<()> {
+    let (parent, staged) = (sys::stat_fd(destination.parent())?, sys::stat_fd(slot)?);
+    let hands_on = parent.mode & libc::S_ISGID != 0;
+    let gid = if hands_on { parent.gid } else { sys::egid() };
+    if gid != staged.gid {
+        sys::chown(slot, None, Some(gid))?;
+    }
+    sys::chmod(slot, if hands_on { 0o2700 } else { 0o700 })?;
+    let given = Metadata::of(destination.parent(), OsStr::new("."), parent)?;
+    match given.xattrs.iter().find(|(name, _)| **name == *DEFAULT_ACL) {
+        Some((name, value)) => sys::set_xattr(slot, name, value),
+        None if sys::list_xattrs_of(slot)?.iter().any(|name| **name == *DEFAULT_ACL) => {
+            sys::remove_xattr(slot, DEFAULT_ACL)
         }
-        let stat = sys::stat(slot.fd.as_fd(), name)?.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?;
-        Metadata::of(slot.fd.as_fd(), name, stat)
-    };
-    let model = look();
-    slot.release(parent, &mut tree::go_on)?;
-    model
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

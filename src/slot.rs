@@ -16,6 +16,10 @@ const LONGEST: usize = 120;
 /// A litter of this many slots is somebody's mischief: go to a random name.
 const MOST: u32 = 100_000;
 
+/// FUSE servers keep an unlinked file that was open under a hidden name until they hear, a moment
+/// later, that it was closed: how often, a millisecond apart, a slot is tried.
+const FORGETTING: u32 = 50;
+
 /// The name of slot `n` (or of the lock: `lock`) of a destination.
 pub(crate) fn name(n: &str, destination: &OsStr) -> OsString {
     let bytes = destination.as_bytes();
@@ -102,8 +106,19 @@ impl Slot {
     pub(crate) fn release(&self, dir: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
         match sys::rmdir(dir, &self.name) {
             Err(error) if matches!(errno(&error), libc::ENOTEMPTY | libc::EEXIST) => {
-                // Pinned: its last reader, or the next writer, removes it.
-                if self.clear(checkpoint)? { sys::rmdir(dir, &self.name) } else { Ok(()) }
+                for _ in 0..FORGETTING {
+                    // Pinned: its last reader, or the next writer, removes it.
+                    if !self.clear(checkpoint)? {
+                        return Ok(());
+                    }
+                    match sys::rmdir(dir, &self.name) {
+                        Err(error) if matches!(errno(&error), libc::ENOTEMPTY | libc::EEXIST) => {
+                            std::thread::sleep(std::time::Duration::from_millis(1));
+                        }
+                        other => return other,
+                    }
+                }
+                sys::rmdir(dir, &self.name)
             }
             Err(error) if errno(&error) == libc::ENOENT => Ok(()),
             other => other,
@@ -219,7 +234,14 @@ fn clear(slot: BorrowedFd, checkpoint: Checkpoint) -> io::Result<bool> {
             Ok(version) if sys::lock(version.as_fd(), false)? == Lock::Taken => return Ok(false),
             // The lock is kept until the version has gone: no reader pins what is being removed.
             Ok(version) => {
-                tree::remove_below(version.as_fd(), checkpoint)?;
+                match tree::remove_below(version.as_fd(), checkpoint) {
+                    // Its owner may read but not search or change it.
+                    Err(error) if errno(&error) == libc::EACCES => {
+                        sys::chmod(version.as_fd(), 0o700)?;
+                        tree::remove_below(version.as_fd(), checkpoint)?;
+                    }
+                    other => other?,
+                }
                 sys::rmdir(slot, name)?;
             }
             Err(error) if matches!(errno(&error), libc::ENOTDIR | libc::ELOOP) => sys::unlink(slot, name)?,

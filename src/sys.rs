@@ -390,6 +390,11 @@ impl User {
     }
 }
 
+/// The effective group.
+pub(crate) fn egid() -> u32 {
+    unistd::getegid().as_raw()
+}
+
 /// The effective user that the program started with: costs no system call, may be out of date.
 pub(crate) fn started_as() -> u32 {
     // SAFETY: reads a value that the kernel left in this process at its start.

@@ -139,9 +139,13 @@ impl Visitor for Removal {
 
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
         let mut opened = sys::open_folder_same_mount(dir, name);
-        if matches!(&opened, Err(error) if errno(error) == libc::EACCES)
-            && sys::chmod_unopened(dir, name, 0o700).is_ok()
-        {
+        // Not searchable itself, or in a folder that is not: their owner can change both.
+        let refused = |opened: &io::Result<OwnedFd>| matches!(opened, Err(error) if errno(error) == libc::EACCES);
+        if refused(&opened) && sys::chmod_unopened(dir, name, 0o700).is_err() {
+            // If this fails, opening says so again.
+            drop(sys::chmod(dir, 0o700).and_then(|()| sys::chmod_unopened(dir, name, 0o700)));
+        }
+        if refused(&opened) {
             opened = sys::open_folder_same_mount(dir, name);
         }
         match opened {

@@ -345,8 +345,14 @@ pub(super) fn file(
     dir_fd: Option<i32>,
 ) -> PyResult<File> {
     self::mode(mode, overwrite)?;
+    for (name, given) in [("encoding", encoding), ("errors", errors), ("newline", newline)] {
+        if mode.contains('b') && given.is_some() {
+            return Err(PyValueError::new_err(format!("binary mode doesn't take the argument '{name}'")));
+        }
+    }
     let open = PyDict::new(py);
-    open.set_item("buffering", buffering)?;
+    // A new file is no terminal: with open's own default it is not asked for that.
+    open.set_item("buffering", if buffering == -1 { 8192 } else { buffering })?;
     open.set_item("encoding", encoding)?;
     open.set_item("errors", errors)?;
     open.set_item("newline", newline)?;

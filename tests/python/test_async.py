@@ -1,7 +1,5 @@
 """`async with`: what blocks is done off the event loop, and a cancellation waits for it."""
 
-# ruff: noqa: PT012 - what raises is the body of a guard
-
 import asyncio
 import errno
 import os

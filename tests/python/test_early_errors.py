@@ -476,7 +476,7 @@ def test_text_that_is_no_str(tmp_path: Path, text: Any) -> None:
     ids=lambda options: next(iter(options)),
 )
 def test_a_text_option_with_a_binary_mode(tmp_path: Path, options: dict[str, Any]) -> None:
-    assert_wrong(ValueError, partial(enter, atomik.file(tmp_path / "destination", "wb", **options)))
+    assert_wrong(ValueError, partial(atomik.file, tmp_path / "destination", "wb", **options))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,7 +1,5 @@
 """Folders, and what tools write: published whole, and the displaced removed without harm to others."""
 
-# ruff: noqa: PT012 - what raises is the body of a guard
-
 import os
 import resource
 import sqlite3

@@ -1,7 +1,5 @@
 """What all guards promise about their states: each is entered once and ended once."""
 
-# ruff: noqa: PT012 - what raises is the body of a guard
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final

@@ -1,7 +1,5 @@
 """What happens to the process in the body: forks, signals, chdir, and every way to end."""
 
-# ruff: noqa: PT012 - what raises is the body of a guard
-
 import _thread
 import errno
 import operator

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
+    MultipleResults,
     RuleBasedStateMachine,
     consumes,
     initialize,
@@ -57,7 +58,9 @@ FORMS: Final[Mapping[str, Callable[[bytes], AnyPath]]] = {
 
 
 def file(path: AnyPath, content: bytes, **options: Any) -> None:
-    with atomik.file(path, "wb", durability="none", **options) as staging:
+    # No overload is chosen by options that are not known here.
+    make: Callable[..., atomik.File[Any]] = atomik.file
+    with make(path, "wb", durability="none", **options) as staging:
         staging.write(content)
 
 
@@ -500,7 +503,8 @@ class Orders(RuleBasedStateMachine):
                 guard.__enter__()
             with pytest.raises(RuntimeError):
                 guard.commit()
-            return multiple()
+            nothing: MultipleResults[Open] = multiple()
+            return nothing
         entered = Open(guard, guard.__enter__(), name, kind.split(maxsplit=1)[0], overwrite)
         if by_path and kind.startswith("folder"):
             entered.staging.mkdir()
@@ -633,8 +637,7 @@ class Orders(RuleBasedStateMachine):
         if not self.still_open:
             assert sorted(os.listdir(self.folder)) == sorted(self.model)
 
-    # typing.override is younger than Python 3.11.
-    def teardown(self) -> None:  # type: ignore[explicit-override]
+    def teardown(self) -> None:
         for entered in self.still_open:
             entered.guard.rollback()
         assert sorted(os.listdir(self.folder)) == sorted(self.model)
