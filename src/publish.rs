@@ -149,3 +149,33 @@ fn exchange(destination: &Destination, slot: BorrowedFd) -> Result<bool> {
         _ => Ok(true),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::path::Path;
+
+    use super::*;
+    use crate::options::{Durability, Options};
+
+    /// What an old btrfs needs, on whatever filesystem the tests run.
+    fn publish_with_a_second_sync(path: &Path, overwrite: bool, exists: bool) -> Result<Option<u32>> {
+        let settings = Options::<crate::File>::new().overwrite(true).durability(Durability::Full).settings;
+        let (destination, _) = Destination::open(sys::CWD, path, Kind::File, &settings, false)?;
+        let mut file = std::fs::File::from(sys::tmpfile(destination.staging()).unwrap().unwrap());
+        file.write_all(b"new").unwrap();
+        unnamed(&destination, file.as_fd(), overwrite, exists, true)
+    }
+
+    #[test]
+    fn a_file_that_is_synced_under_its_slot_name_does_not_replace_unasked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        publish_with_a_second_sync(&path, false, false).unwrap();
+        let refused = publish_with_a_second_sync(&path, false, false).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
+        publish_with_a_second_sync(&path, true, true).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,43 @@
+"""Filesystems whose folders cannot be locked (NFS answers EBADF or ENOLCK): strace answers for them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PUBLISH = """
+import os, sys
+import atomik
+
+with atomik.folder("site", overwrite=True, durability="none") as staging:
+    print(staging.parent.name)
+    (staging / "index.html").write_text(sys.argv[1])
+with atomik.file("page", "w", overwrite=True, durability="none") as f:
+    f.write(sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("errno", ["EBADF", "ENOLCK"])
+def test_slots_have_random_names_and_an_orphan_is_never_taken_over(tmp_path: Path, errno: str) -> None:
+    (tmp_path / ".atomik-0.site").mkdir()
+    slots = []
+    for content in ("first", "second"):
+        done = subprocess.run(
+            ["strace", "-f", "-qq", "-e", "trace=flock", "-e", f"inject=flock:error={errno}", "-o", os.devnull]
+            + [sys.executable, "-c", PUBLISH, content],
+            cwd=tmp_path,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        slots.append(done.stdout.strip())
+        assert (tmp_path / "site" / "index.html").read_text() == content
+        assert (tmp_path / "page").read_text() == content
+    assert slots[0] != slots[1]
+    assert all(slot.startswith(".atomik-r") and slot.endswith(".site") for slot in slots)
+    assert sorted(os.listdir(tmp_path)) == [".atomik-0.site", "page", "site"]
+    (tmp_path / ".atomik-0.site").rmdir()
