@@ -21,8 +21,8 @@ SOURCES := Cargo.toml Cargo.lock pyproject.toml README.md LICENSE \
 	$(shell find src -name '*.rs') $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
 
 .PHONY: help
-help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | sed -E 's/^([a-z-]+):.*## /\1\t/' | column -ts $$'\t'
+help:
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' Makefile
 
 # --- What everything else needs ---
 
@@ -69,7 +69,7 @@ bench: ## time commits
 # --- Test ---
 
 .PHONY: test
-test: test-rust test-python ## run all tests, Python's against the built wheel
+test: test-rust test-python test-threads ## run all tests, Python's against the built wheel
 
 .PHONY: test-rust
 test-rust: ## run the Rust tests and the documentation's examples
@@ -80,6 +80,10 @@ test-rust: ## run the Rust tests and the documentation's examples
 test-python: $(INSTALLED) ## run the Python tests; PYTEST_ARGS="-k name -x" chooses
 	$(BIN)/pytest $(PYTEST_ARGS)
 
+.PHONY: test-threads
+test-threads: $(INSTALLED) ## run the tests of threads, each in eight threads at once
+	$(BIN)/pytest --parallel-threads=8 tests/python/test_threads.py
+
 .PHONY: coverage
 coverage: $(TOOLS) ## measure the line coverage of both languages
 	tools/coverage.sh $(PYTEST_ARGS)
@@ -87,7 +91,7 @@ coverage: $(TOOLS) ## measure the line coverage of both languages
 # --- Check ---
 
 .PHONY: lint
-lint: lint-rust lint-python ## check format, lints, types and stubs
+lint: lint-rust lint-python lint-types ## check formats, lints, types and the stub
 
 .PHONY: lint-rust
 lint-rust: ## rustfmt, clippy, rustdoc, and no pyo3 without the feature
@@ -99,9 +103,12 @@ lint-rust: ## rustfmt, clippy, rustdoc, and no pyo3 without the feature
 	! cargo tree --locked -e normal | grep pyo3
 
 .PHONY: lint-python
-lint-python: $(INSTALLED) ## ruff, mypy, basedpyright, stubtest, drift of the stub
+lint-python: $(TOOLS) ## ruff
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+.PHONY: lint-types
+lint-types: $(INSTALLED) ## mypy, basedpyright, stubtest, and the stub's docstrings are the module's
 	$(BIN)/mypy
 	$(BIN)/basedpyright
 	PATH="$(CURDIR)/$(BIN):$$PATH" basedpyright --verifytypes atomik --ignoreexternal # looks where `python` looks

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Durability, Settings};
+use crate::slot::Beside;
 use crate::sync;
 use crate::sys::{self, Stat, User, errno};
 
@@ -128,6 +129,11 @@ impl Destination {
         self.tmp_dir.as_ref().unwrap_or(&self.parent).as_fd()
     }
 
+    /// Where its slots are.
+    pub(crate) fn slots(&self) -> Beside<'_> {
+        Beside { dir: self.staging(), destination: &self.name, user: &self.user }
+    }
+
     /// Does staging happen in another folder than the destination's?
     pub(crate) fn elsewhere(&self) -> bool {
         self.tmp_dir.is_some()
@@ -208,18 +214,26 @@ impl Destination {
         })
     }
 
+    /// An error on the way to staging.
+    pub(crate) fn unstaged(&self, error: std::io::Error) -> Error {
+        let denied = matches!(errno(&error), libc::EACCES | libc::EPERM | libc::EROFS);
+        let error = self.failed("creating staging", error);
+        if denied { error.hint("the destination's folder must be writable") } else { error }
+    }
+
     /// An error of the system about this destination.
     pub(crate) fn failed(&self, operation: &'static str, error: std::io::Error) -> Error {
         Error::new(operation, &self.path, error)
     }
 
-    /// The absolute path of the folder of staging, for names that are handed to other programs.
-    pub(crate) fn staging_path(&self) -> PathBuf {
-        let link = sys::proc_path(self.staging());
-        match std::fs::read_link(&link) {
-            Ok(path) => path,
+    /// The absolute path of the folder of staging, for names that are handed to other programs; `None`
+    /// if it is too long for one system call.
+    pub(crate) fn staging_path(&self) -> Option<PathBuf> {
+        match std::fs::read_link(sys::proc_path(self.staging())) {
+            Ok(path) => Some(path),
+            Err(error) if errno(&error) == libc::ENAMETOOLONG => None,
             // Without /proc: as the user wrote it, from where the program stands now.
-            Err(_) => std::path::absolute(self.path.parent().unwrap_or(Path::new("."))).unwrap_or_default(),
+            Err(_) => std::path::absolute(self.path.parent().unwrap_or(Path::new("."))).ok(),
         }
     }
 }

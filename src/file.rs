@@ -103,7 +103,7 @@ impl File {
         checkpoint().map_err(|error| destination.failed("committing", error))?;
         let next = if let Some(slot) = &self.slot {
             publish::named(destination, slot.fd.as_fd(), &destination.name, overwrite)?;
-            Some(slot.next())
+            None
         } else {
             let again = durability != Durability::None && sync::unnamed_is_not_enough(fd);
             publish::unnamed(destination, fd, overwrite, old.is_some(), again)?
@@ -116,12 +116,13 @@ impl File {
     /// Gives the slot back and removes orphans; what resists is named, and stays for the next writer.
     fn clean_up(&mut self, next: Option<u32>, checkpoint: Checkpoint) -> Option<Error> {
         self.staged = None;
-        let dir = self.destination.staging();
-        let released = self.slot.take().map_or(Ok(()), |slot| slot.release(dir, checkpoint));
-        let swept = next.map_or(Ok(()), |next| {
-            slot::sweep_from(dir, &self.destination.name, next, &self.destination.user, checkpoint)
-        });
-        released.and(swept).err().map(|error| self.destination.failed("cleaning up", error).after_publish())
+        let slots = self.destination.slots();
+        let cleaned = match (self.slot.take(), next) {
+            (Some(slot), _) => slot.give_back(slots, checkpoint),
+            (None, Some(next)) => slot::sweep_from(slots, next, checkpoint).map(drop),
+            (None, None) => Ok(()),
+        };
+        cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish())
     }
 
     /// Discards the new version and reports what could not be removed; `Drop` does it silently.
@@ -133,7 +134,7 @@ impl File {
         }
         self.staged = None;
         let Some(slot) = self.slot.take() else { return Ok(()) };
-        slot.release(self.destination.staging(), &mut tree::go_on)
+        slot.give_back(self.destination.slots(), &mut tree::go_on)
             .map_err(|error| self.destination.failed("rolling back", error))
     }
 
@@ -151,7 +152,7 @@ impl File {
     #[cfg(feature = "python")]
     pub(crate) fn staging(&self) -> Option<std::path::PathBuf> {
         let slot = self.slot.as_ref()?;
-        Some(self.destination.staging_path().join(&slot.name).join(&self.destination.name))
+        Some(self.destination.staging_path()?.join(&slot.name).join(&self.destination.name))
     }
 }
 
@@ -203,20 +204,19 @@ impl Options<File> {
 /// Opens staging: unnamed, or in a slot where the filesystem has no unnamed files.
 fn stage(destination: Destination, settings: Settings) -> Result<File> {
     let generation = sys::fork_generation();
-    let dir = destination.staging();
-    let failed =
-        |error| destination.failed("creating staging", error).hint("the destination's folder must be writable");
-    let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(dir).map_err(failed)? };
+    let slots = destination.slots();
+    let failed = |error| destination.unstaged(error);
+    let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(slots.dir).map_err(failed)? };
     let (staged, slot) = if let Some(fd) = unnamed {
         (fd, None)
     } else {
-        let slot = Slot::take(dir, &destination.name, &destination.user).map_err(failed)?;
+        let slot = Slot::take(slots).map_err(failed)?;
         match open_in(&slot, &destination) {
             Ok((fd, true)) => (fd, Some(slot)),
-            Ok((fd, false)) => slot.release(dir, &mut tree::go_on).map(|()| (fd, None)).map_err(failed)?,
+            Ok((fd, false)) => slot.give_back(slots, &mut tree::go_on).map(|()| (fd, None)).map_err(failed)?,
             Err(error) => {
                 // The error is what matters; a slot that resists stays for the next writer.
-                drop(slot.release(dir, &mut tree::go_on));
+                drop(slot.give_back(slots, &mut tree::go_on));
                 return Err(error);
             }
         }
@@ -237,7 +237,7 @@ fn open_in(slot: &Slot, destination: &Destination) -> Result<(OwnedFd, bool)> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         sys::openat(slot.fd.as_fd(), &destination.name, flags, 0o666).map(|fd| (fd, true))
     };
-    open().map_err(|error| destination.failed("creating staging", error))
+    open().map_err(|error| destination.unstaged(error))
 }
 
 /// Writes a new file in one call, durable, and refuses one that exists: [`Options::write`] for more.
@@ -251,7 +251,7 @@ impl Drop for File {
             self.staged = None;
             if let Some(slot) = self.slot.take() {
                 // Drop cannot report: what resists stays as an orphan for the next writer.
-                drop(slot.release(self.destination.staging(), &mut tree::go_on));
+                drop(slot.give_back(self.destination.slots(), &mut tree::go_on));
             }
         }
     }

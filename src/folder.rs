@@ -16,6 +16,9 @@ use crate::sync;
 use crate::sys::{self, errno};
 use crate::tree::{self, Checkpoint};
 
+/// What the shown path leaves for names below it, of the 4,096 bytes that a system call takes.
+const ROOM_BELOW: usize = 1024;
+
 /// What `Folder` and `Entry` share: a slot whose entry NAME will be the new version.
 #[derive(Debug)]
 struct Staged {
@@ -32,9 +35,7 @@ struct Staged {
 impl Staged {
     fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<Self> {
         let (destination, old) = Destination::open(at, path, kind, settings, true)?;
-        let slot = Slot::take(destination.staging(), &destination.name, &destination.user).map_err(|error| {
-            destination.failed("creating staging", error).hint("the destination's folder must be writable")
-        })?;
+        let slot = Slot::take(destination.slots()).map_err(|error| destination.unstaged(error))?;
         let generation = sys::fork_generation();
         let path = PathBuf::new();
         let mut staged = Self { destination, settings: settings.clone(), slot: Some(slot), path, generation };
@@ -116,12 +117,14 @@ impl Staged {
     /// that is too long for one system call, through `/proc`.
     fn shown_path(&self) -> PathBuf {
         let slot = self.slot.as_ref().map(|slot| slot.name.as_os_str()).unwrap_or_default();
-        let path = self.destination.staging_path().join(slot).join(&self.destination.name);
-        if path.as_os_str().len() < 4096 {
-            return path;
+        let path = self.destination.staging_path().map(|folder| folder.join(slot).join(&self.destination.name));
+        match path {
+            Some(path) if path.as_os_str().len() + ROOM_BELOW < 4096 => path,
+            _ => {
+                let fd = std::os::fd::AsRawFd::as_raw_fd(&self.slot());
+                PathBuf::from(format!("/proc/{}/fd/{fd}", std::process::id())).join(&self.destination.name)
+            }
         }
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&self.slot());
-        PathBuf::from(format!("/proc/{}/fd/{fd}", std::process::id())).join(&self.destination.name)
     }
 
     fn finish(&mut self, checkpoint: Checkpoint) -> Result<Committed> {
@@ -192,17 +195,15 @@ impl Staged {
     /// Removes the displaced version and orphans; what resists is named, and stays for the next writer.
     fn clean_up(&mut self, checkpoint: Checkpoint) -> Option<Error> {
         let slot = self.slot.take()?;
-        let dir = self.destination.staging();
-        let released = slot.release(dir, checkpoint);
-        let swept = slot::sweep_from(dir, &self.destination.name, slot.next(), &self.destination.user, checkpoint);
         let hint = format!("what is left in {} is removed by the next writer that can", slot.name.to_string_lossy());
-        released.and(swept).err().map(|error| self.destination.failed("cleaning up", error).after_publish().hint(hint))
+        let cleaned = slot.give_back(self.destination.slots(), checkpoint);
+        cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish().hint(hint))
     }
 
     fn rollback(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.owned("rolling back")?;
         let Some(slot) = self.slot.take() else { return Ok(()) };
-        slot.release(self.destination.staging(), checkpoint)
+        slot.give_back(self.destination.slots(), checkpoint)
             .map_err(|error| self.destination.failed("rolling back", error))
     }
 
@@ -236,7 +237,7 @@ impl Drop for Staged {
         if self.generation == sys::fork_generation() {
             if let Some(slot) = self.slot.take() {
                 // Drop cannot report: what resists stays as an orphan for the next writer.
-                drop(slot.release(self.destination.staging(), &mut tree::go_on));
+                drop(slot.give_back(self.destination.slots(), &mut tree::go_on));
             }
         }
     }

@@ -29,15 +29,18 @@ impl<'a> PublishLock<'a> {
     pub(crate) fn take(destination: &'a Destination) -> Result<Self> {
         let name = slot::name("lock", &destination.name);
         let parent = destination.parent();
-        for _ in 0..TRIES {
+        let mut tries = 0;
+        while tries < TRIES {
             match Self::attempt(destination, &name) {
                 Ok(Some(fd)) => return Ok(Self { destination, name, fd: Some(fd) }),
+                // Another writer has published meanwhile.
                 Ok(None) => {}
                 Err(error) if errno(&error) == libc::EOPNOTSUPP => return Ok(Self { destination, name, fd: None }),
-                // Somebody else's: it stands for microseconds only.
+                // Another user's: it stands for microseconds only.
                 Err(error)
                     if errno(&error) == libc::EACCES && sys::stat(parent, &name).is_ok_and(|stat| stat.is_some()) =>
                 {
+                    tries += 1;
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 Err(error) => return Err(destination.failed("taking the publish lock", error)),
@@ -49,7 +52,7 @@ impl<'a> PublishLock<'a> {
         )))
     }
 
-    /// `None`: it was removed while we waited, or is another user's: try again.
+    /// `None`: it was removed while we waited; `EACCES`: it is another user's.
     fn attempt(destination: &Destination, name: &OsString) -> io::Result<Option<OwnedFd>> {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let fd = sys::openat(destination.parent(), name, flags, 0o600)?;

@@ -1,7 +1,7 @@
 //! The publish: the one system call after which the destination is the new version.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
@@ -56,7 +56,7 @@ pub(crate) fn unnamed(
     let dir = destination.staging();
     // Locked before it has a name: nobody ever takes it for an orphan.
     sys::lock(file, false).map_err(fail)?;
-    let (slot, next) = slot::link(file, dir, &destination.name, &destination.user).map_err(fail)?;
+    let (slot, next) = slot::link(file, destination.slots()).map_err(fail)?;
     let publish = || {
         if sync_named {
             sync::file(file, crate::Durability::Full, destination)?;
@@ -123,12 +123,12 @@ fn exchange(destination: &Destination, slot: BorrowedFd) -> Result<bool> {
     let mut exchanged = swap();
     if matches!(&exchanged, Err(error) if errno(error) == libc::EACCES) {
         // The displaced folder moves to another parent too, and may not be writable by its owner.
-        if let Ok(old) = sys::open_folder(parent, name) {
-            let mode = sys::stat_fd(old.as_fd()).map_err(|error| failed(destination, error))?.permissions();
-            if mode & 0o200 == 0 && sys::chmod(old.as_fd(), mode | 0o200).is_ok() {
+        let mode = sys::stat(parent, name).map_err(|error| failed(destination, error))?.map(|old| old.permissions());
+        if let Some(mode) = mode.filter(|mode| mode & 0o200 == 0) {
+            if sys::chmod_unopened(parent, name, mode | 0o200).is_ok() {
                 exchanged = swap();
                 if exchanged.is_err() {
-                    sys::chmod(old.as_fd(), mode).map_err(|error| failed(destination, error))?;
+                    sys::chmod_unopened(parent, name, mode).map_err(|error| failed(destination, error))?;
                 }
             }
         }
@@ -153,6 +153,7 @@ fn exchange(destination: &Destination, slot: BorrowedFd) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::fd::AsFd;
     use std::path::Path;
 
     use super::*;

@@ -44,6 +44,20 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Where the slots of a destination are, and whose.
+#[derive(Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    pub(crate) dir: BorrowedFd<'a>,
+    pub(crate) destination: &'a OsStr,
+    pub(crate) user: &'a User,
+}
+
+impl Beside<'_> {
+    fn name(&self, number: u32) -> OsString {
+        name(&number.to_string(), self.destination)
+    }
+}
+
 /// A folder slot that this process owns.
 #[derive(Debug)]
 pub(crate) struct Slot {
@@ -53,22 +67,35 @@ pub(crate) struct Slot {
     number: Option<u32>,
 }
 
-/// What became of a slot that somebody else may own.
-enum Reclaimed {
-    /// There is nothing of that name (any more).
+/// What was found under the name of a slot.
+#[derive(PartialEq, Eq)]
+enum Found {
+    /// Nothing.
     Missing,
-    /// It lives, is pinned, is not ours, or is no slot at all: leave it.
+    /// An orphan, which was removed or, if that was asked, emptied.
+    Orphan,
+    /// Somebody holds its lock.
+    Alive,
+    /// Pinned, another user's, resisting, or no slot at all: it is left.
     Kept,
 }
 
+/// What to do with an orphan.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Orphans {
+    Remove,
+    Empty,
+}
+
 impl Slot {
-    /// Makes a folder slot for `destination` in `dir`; an orphan in its place is removed first.
-    pub(crate) fn take(dir: BorrowedFd, destination: &OsStr, user: &User) -> io::Result<Slot> {
+    /// Makes a folder slot for a destination; an orphan in its place is removed first.
+    pub(crate) fn take(beside: Beside) -> io::Result<Slot> {
+        let Beside { dir, destination, user } = beside;
         let mut number = 0;
         while number < MOST {
-            let name = name(&number.to_string(), destination);
+            let name = beside.name(number);
             if !sys::mkdir(dir, &name, 0o700)? {
-                if let Reclaimed::Kept = reclaim(dir, &name, user, &mut tree::go_on)? {
+                if matches!(look(beside, &name, Orphans::Remove, &mut tree::go_on)?, Found::Alive | Found::Kept) {
                     number += 1;
                 }
                 continue;
@@ -97,37 +124,49 @@ impl Slot {
         Ok(Slot { name, fd, number: None })
     }
 
-    /// Removes everything in the slot; `false` if a reader has pinned what is there.
-    pub(crate) fn clear(&self, checkpoint: Checkpoint) -> io::Result<bool> {
-        clear(self.fd.as_fd(), checkpoint)
-    }
-
-    /// Gives the slot back, with what is still in it removed. An error leaves it as an orphan.
-    pub(crate) fn release(&self, dir: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
-        match sys::rmdir(dir, &self.name) {
-            Err(error) if matches!(errno(&error), libc::ENOTEMPTY | libc::EEXIST) => {
-                for _ in 0..FORGETTING {
-                    // Pinned: its last reader, or the next writer, removes it.
-                    if !self.clear(checkpoint)? {
-                        return Ok(());
-                    }
-                    match sys::rmdir(dir, &self.name) {
-                        Err(error) if matches!(errno(&error), libc::ENOTEMPTY | libc::EEXIST) => {
-                            std::thread::sleep(std::time::Duration::from_millis(1));
-                        }
-                        other => return other,
-                    }
-                }
-                sys::rmdir(dir, &self.name)
-            }
-            Err(error) if errno(&error) == libc::ENOENT => Ok(()),
-            other => other,
+    /// Gives the slot back, with what is still in it and all orphans removed. An error leaves it as
+    /// an orphan.
+    ///
+    /// While a slot further up is alive, this one stays, empty and unlocked, as a stepping stone:
+    /// if that writer is killed, the next one still finds the way to its orphan. The last of them to
+    /// end removes the stones below.
+    pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
+        let Some(number) = self.number else { return self.remove(beside.dir, checkpoint) };
+        let alive_above = sweep_from(beside, number + 1, checkpoint);
+        if !matches!(alive_above, Ok(true)) {
+            self.remove(beside.dir, checkpoint)?;
+            drop(self);
+            descend(beside, number, checkpoint)?;
+            return alive_above.map(drop);
         }
+        clear(self.fd.as_fd(), checkpoint)?;
+        // Unlocked first and looked again then: either we see that they have ended, or they see us.
+        drop(self);
+        if !sweep_from(beside, number + 1, checkpoint)? {
+            descend(beside, number + 1, checkpoint)?;
+        }
+        Ok(())
     }
 
-    /// The slots after this one.
-    pub(crate) fn next(&self) -> u32 {
-        self.number.map_or(0, |number| number + 1)
+    /// Removes the slot with what is in it.
+    fn remove(&self, dir: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
+        let full = |error: &io::Error| matches!(errno(error), libc::ENOTEMPTY | libc::EEXIST);
+        for _ in 0..FORGETTING {
+            match sys::rmdir(dir, &self.name) {
+                Err(error) if full(&error) => {}
+                Err(error) if errno(&error) == libc::ENOENT => return Ok(()),
+                other => return other,
+            }
+            // Pinned: its last reader, or the next writer, removes it.
+            if !clear(self.fd.as_fd(), checkpoint)? {
+                return Ok(());
+            }
+            match sys::rmdir(dir, &self.name) {
+                Err(error) if full(&error) => std::thread::sleep(std::time::Duration::from_millis(1)),
+                other => return other,
+            }
+        }
+        sys::rmdir(dir, &self.name)
     }
 }
 
@@ -143,16 +182,16 @@ fn own(dir: BorrowedFd, name: &OsStr, user: &User) -> io::Result<(OwnedFd, Lock)
 
 /// Gives a locked unnamed file the name of the first free slot; answers the name and the number
 /// after it.
-pub(crate) fn link(file: BorrowedFd, dir: BorrowedFd, destination: &OsStr, user: &User) -> io::Result<(OsString, u32)> {
+pub(crate) fn link(file: BorrowedFd, beside: Beside) -> io::Result<(OsString, u32)> {
     let mut number = 0;
     while number < MOST {
-        let slot = name(&number.to_string(), destination);
-        match sys::link_fd(file, dir, &slot) {
+        let slot = beside.name(number);
+        match sys::link_fd(file, beside.dir, &slot) {
             Ok(()) => return Ok((slot, number + 1)),
             Err(error) if errno(&error) == libc::EEXIST => {}
             Err(error) => return Err(error),
         }
-        if let Reclaimed::Kept = reclaim(dir, &slot, user, &mut tree::go_on)? {
+        if matches!(look(beside, &slot, Orphans::Remove, &mut tree::go_on)?, Found::Alive | Found::Kept) {
             number += 1;
         }
     }
@@ -161,21 +200,35 @@ pub(crate) fn link(file: BorrowedFd, dir: BorrowedFd, destination: &OsStr, user:
 
 /// Removes orphans from slot `number` on, until four names in a row are missing, the slot before
 /// `number`, just given back, being the first: litter stays bounded without ever listing a folder.
-pub(crate) fn sweep_from(
-    dir: BorrowedFd,
-    destination: &OsStr,
-    number: u32,
-    user: &User,
-    checkpoint: Checkpoint,
-) -> io::Result<()> {
-    let mut missing = 1;
+/// Below a slot that is alive they are only emptied: they lead to it. Answers whether there is one.
+pub(crate) fn sweep_from(beside: Beside, number: u32, checkpoint: Checkpoint) -> io::Result<bool> {
+    let (mut missing, mut orphans, mut alive) = (1, Vec::new(), None);
     for number in number..number.saturating_add(MOST) {
         if missing == 4 {
             break;
         }
-        match reclaim(dir, &name(&number.to_string(), destination), user, checkpoint)? {
-            Reclaimed::Missing => missing += 1,
-            Reclaimed::Kept => missing = 0,
+        match look(beside, &beside.name(number), Orphans::Empty, checkpoint)? {
+            Found::Missing => {
+                missing += 1;
+                continue;
+            }
+            Found::Orphan => orphans.push(number),
+            Found::Alive => alive = Some(number),
+            Found::Kept => {}
+        }
+        missing = 0;
+    }
+    for number in orphans.into_iter().rev().take_while(|number| alive.is_none_or(|alive| *number > alive)) {
+        look(beside, &beside.name(number), Orphans::Remove, checkpoint)?;
+    }
+    Ok(alive.is_some())
+}
+
+/// Removes the stepping stones right below slot `number`, down to one that is alive.
+fn descend(beside: Beside, number: u32, checkpoint: Checkpoint) -> io::Result<()> {
+    for number in (0..number).rev() {
+        if look(beside, &beside.name(number), Orphans::Remove, checkpoint)? != Found::Orphan {
+            break;
         }
     }
     Ok(())
@@ -183,43 +236,52 @@ pub(crate) fn sweep_from(
 
 /// Does the name still lead to this inode, and is it this user's?
 fn is_ours(dir: BorrowedFd, name: &OsStr, fd: BorrowedFd, user: &User) -> io::Result<bool> {
-    let open = sys::stat_fd(fd)?;
+    let open = match sys::stat_fd(fd) {
+        // FUSE says so of a folder that was removed while it is open.
+        Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => return Ok(false),
+        other => other?,
+    };
     let named = sys::stat(dir, name)?;
     Ok(named.is_some_and(|named| named.same(&open)) && open.uid == user.id())
 }
 
-/// Removes what has the name of a slot if it is an orphan of this user: a folder or a file whose
-/// lock is free. There is no other test.
-fn reclaim(dir: BorrowedFd, name: &OsStr, user: &User, checkpoint: Checkpoint) -> io::Result<Reclaimed> {
+/// Looks at what has the name of a slot, and removes or empties it if it is an orphan of this user: a
+/// folder or a file whose lock is free. There is no other test.
+fn look(beside: Beside, name: &OsStr, orphans: Orphans, checkpoint: Checkpoint) -> io::Result<Found> {
+    let dir = beside.dir;
     let fd = match sys::open_any(dir, name) {
         Ok(fd) => fd,
         Err(error) => {
             return match errno(&error) {
-                libc::ENOENT => Ok(Reclaimed::Missing),
+                libc::ENOENT => Ok(Found::Missing),
                 // A symlink, a socket, a file of somebody else's: no slot of ours.
-                libc::ELOOP | libc::ENXIO | libc::ENODEV | libc::EACCES | libc::EPERM => Ok(Reclaimed::Kept),
+                libc::ELOOP | libc::ENXIO | libc::ENODEV | libc::EACCES | libc::EPERM => Ok(Found::Kept),
                 _ => Err(error),
             };
         }
     };
-    if sys::lock(fd.as_fd(), false)? != Lock::Held || !is_ours(dir, name, fd.as_fd(), user)? {
-        // Alive, or gone meanwhile: the caller goes on to the next number either way.
-        return Ok(Reclaimed::Kept);
+    match sys::lock(fd.as_fd(), false)? {
+        Lock::Taken => return Ok(Found::Alive),
+        Lock::Unsupported => return Ok(Found::Kept),
+        Lock::Held if is_ours(dir, name, fd.as_fd(), beside.user)? => {}
+        // Gone meanwhile, or another user's.
+        Lock::Held => return Ok(if sys::stat(dir, name)?.is_none() { Found::Missing } else { Found::Kept }),
     }
     let removed = match sys::stat_fd(fd.as_fd())?.kind() {
         libc::S_IFDIR => match clear(fd.as_fd(), checkpoint) {
-            Ok(true) => sys::rmdir(dir, name),
-            Ok(false) => return Ok(Reclaimed::Kept),
+            Ok(true) if orphans == Orphans::Remove => sys::rmdir(dir, name),
+            Ok(true) => Ok(()),
+            Ok(false) => return Ok(Found::Kept),
             Err(error) => Err(error),
         },
         libc::S_IFREG => sys::unlink(dir, name),
-        _ => return Ok(Reclaimed::Kept),
+        _ => return Ok(Found::Kept),
     };
     match removed {
-        Ok(()) => Ok(Reclaimed::Missing),
+        Ok(()) => Ok(Found::Orphan),
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
         // Something in it resists (immutable, a mount): it stays, and nobody's commit fails for it.
-        Err(_) => Ok(Reclaimed::Kept),
+        Err(_) => Ok(Found::Kept),
     }
 }
 
@@ -269,16 +331,35 @@ mod tests {
     fn a_living_slot_is_left_and_an_orphan_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let dir = sys::open_folder(sys::CWD, folder.path().as_os_str()).unwrap();
-        let first = Slot::take(dir.as_fd(), OsStr::new("x"), &User::default()).unwrap();
-        let second = Slot::take(dir.as_fd(), OsStr::new("x"), &User::default()).unwrap();
+        let user = User::default();
+        let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("x"), user: &user };
+        let first = Slot::take(beside).unwrap();
+        let second = Slot::take(beside).unwrap();
         assert_eq!((first.name.to_str(), second.name.to_str()), (Some(".atomik-0.x"), Some(".atomik-1.x")));
         std::fs::write(folder.path().join(".atomik-0.x/litter"), "").unwrap();
         drop(first);
-        let third = Slot::take(dir.as_fd(), OsStr::new("x"), &User::default()).unwrap();
+        let third = Slot::take(beside).unwrap();
         assert_eq!(third.name, ".atomik-0.x");
         assert!(!folder.path().join(".atomik-0.x/litter").exists());
-        second.release(dir.as_fd(), &mut tree::go_on).unwrap();
-        third.release(dir.as_fd(), &mut tree::go_on).unwrap();
+        second.give_back(beside, &mut tree::go_on).unwrap();
+        third.give_back(beside, &mut tree::go_on).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_orphan_far_up_is_found_over_stepping_stones() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = sys::open_folder(sys::CWD, folder.path().as_os_str()).unwrap();
+        let user = User::default();
+        let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("x"), user: &user };
+        let mut slots: Vec<_> = (0..10).map(|_| Slot::take(beside).unwrap()).collect();
+        let killed = slots.pop();
+        for slot in slots {
+            slot.give_back(beside, &mut tree::go_on).unwrap();
+        }
+        // Its lock goes with the process; nothing else is done for it.
+        drop(killed);
+        Slot::take(beside).unwrap().give_back(beside, &mut tree::go_on).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -403,7 +403,15 @@ pub(super) fn write_bytes(
         return Err(PyTypeError::new_err("a bytes-like object is required, not 'str': see write_text"));
     }
     let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
-    let buffer = PyUntypedBuffer::get(data)?;
+    let buffer = match PyUntypedBuffer::get(data) {
+        Ok(buffer) => buffer,
+        // Numbers of ctypes, numpy's dates and the like cannot describe their items: `write` copies them.
+        Err(_) => {
+            let copy = py.import("io")?.call_method0("BytesIO")?;
+            copy.call_method1("write", (data,))?;
+            PyUntypedBuffer::get(&copy.call_method0("getbuffer")?)?
+        }
+    };
     if !buffer.is_c_contiguous() {
         return Err(PyBufferError::new_err("the buffer is not C-contiguous"));
     }

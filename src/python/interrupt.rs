@@ -9,7 +9,7 @@ use crate::tree::Checkpoint;
 pub(super) fn detached<T: Send>(py: Python<'_>, work: impl FnOnce(Checkpoint) -> T + Send) -> (T, PyResult<()>) {
     let mut raised = Ok(());
     #[expect(clippy::redundant_closure_for_method_calls, reason = "the method alone is not general enough")]
-    let signals = || Python::attach(|py| py.check_signals());
+    let signals = || Python::try_attach(|py| py.check_signals()).unwrap_or(Ok(()));
     let answer = py.detach(|| {
         work(&mut || match signals() {
             Ok(()) => Ok(()),

@@ -23,7 +23,7 @@ import kernel
 
 NAMES: Final = ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "bindfs")
 
-_IMAGE_SIZES: Final = {"ext4": 96 << 20, "xfs": 320 << 20, "btrfs": 160 << 20}
+_IMAGE_SIZES: Final = {"ext4": 96 << 20, "xfs": 320 << 20, "btrfs": 640 << 20}
 _MKFS: Final = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "xfs": ("mkfs.xfs", "-q"),
