@@ -127,15 +127,21 @@ impl Error {
     #[must_use]
     pub fn reason(&self) -> String {
         let inner = &self.0;
-        let answer = match inner.source.raw_os_error() {
-            Some(errno) => nix::errno::Errno::from_raw(errno).desc().to_owned(),
-            None => inner.source.to_string(),
-        };
+        let answer = answer(&inner.source);
         match &inner.hint {
             Some(hint) => format!("{answer} while {}: {hint}", inner.operation),
             None => format!("{answer} while {}", inner.operation),
         }
     }
+}
+
+/// The system's words for an error, as `strerror(3)` has them, without Rust's " (os error N)".
+pub(crate) fn answer(error: &io::Error) -> String {
+    let mut answer = error.to_string();
+    if let Some(end) = answer.find(" (os error ") {
+        answer.truncate(end);
+    }
+    answer
 }
 
 impl fmt::Display for Error {

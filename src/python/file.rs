@@ -1,10 +1,11 @@
 //! `file`, `write_bytes`, `write_text` and the guard `File`.
 
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use pyo3::PyTraverseError;
 use pyo3::buffer::PyUntypedBuffer;
-use pyo3::exceptions::{PyBufferError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple, PyType};
@@ -12,6 +13,7 @@ use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
 use super::imported;
 use super::interrupt::detached;
+use super::state::{State, foreign};
 use crate::options::{Options, Settings};
 use crate::sys;
 
@@ -38,17 +40,7 @@ pub(super) struct File {
     mode: String,
     dir_fd: Option<i32>,
     settings: Settings,
-    state: Mutex<State>,
-}
-
-enum State {
-    New,
-    /// Another thread is entering or ending it.
-    Busy,
-    Open(Staged),
-    Ended {
-        committed: bool,
-    },
+    state: State<Staged>,
 }
 
 struct Staged {
@@ -80,19 +72,6 @@ impl Staged {
 }
 
 impl File {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the state out, so that no lock is held while Python or the kernel works.
-    fn take(&self) -> State {
-        std::mem::replace(&mut self.state(), State::Busy)
-    }
-
-    fn put(&self, state: State) {
-        *self.state() = state;
-    }
-
     fn stage(&self, py: Python<'_>) -> PyResult<Staged> {
         static OPEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let at = folder_fd(self.dir_fd);
@@ -114,12 +93,12 @@ impl File {
 
     fn finish(&self, py: Python<'_>, staged: Staged) -> PyResult<()> {
         if staged.guard.is_foreign() {
-            self.put(State::Ended { committed: false });
+            self.state.ended(false);
             staged.discard(py)?;
             return Err(foreign());
         }
         if let Err(error) = staged.close(py) {
-            self.put(State::Ended { committed: false });
+            self.state.ended(false);
             // The buffer's last bytes did not fit: the error names no file of its own.
             let value = error.value(py);
             if value.getattr_opt("filename")?.is_some_and(|name| name.is_none()) {
@@ -130,13 +109,13 @@ impl File {
         }
         let (outcome, raised) = detached(py, |checkpoint| staged.guard.commit_with(checkpoint));
         let committed = outcome.as_ref().map_or_else(crate::Error::committed, |_| true);
-        self.put(State::Ended { committed });
+        self.state.ended(committed);
         raised?;
         convert::finished(py, outcome, &[&self.path])
     }
 
     fn discard(&self, py: Python<'_>, staged: Staged) -> PyResult<()> {
-        self.put(State::Ended { committed: false });
+        self.state.ended(false);
         staged.discard(py)?;
         if staged.guard.is_foreign() {
             return Ok(());
@@ -147,37 +126,18 @@ impl File {
     }
 }
 
-/// The error of a forked child that wants to commit its parent's staging.
-pub(super) fn foreign() -> PyErr {
-    PyRuntimeError::new_err("this guard belongs to the parent process: a forked child neither commits nor rolls back")
-}
-
-/// The error of a guard that is not open.
-pub(super) fn not_open() -> PyErr {
-    PyRuntimeError::new_err("the guard is not open: enter it with 'with' first, and end it once")
-}
-
-/// The error of a guard that is entered again.
-pub(super) fn entered_twice() -> PyErr {
-    PyRuntimeError::new_err("a guard is entered once: call atomik again for another version")
-}
-
 #[pymethods]
 impl File {
     fn __enter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        let before = self.take();
-        if !matches!(before, State::New) {
-            self.put(before);
-            return Err(entered_twice());
-        }
+        self.state.start()?;
         match self.stage(py) {
             Ok(staged) => {
                 let io = staged.io.clone_ref(py);
-                self.put(State::Open(staged));
+                self.state.opened(staged);
                 Ok(io)
             }
             Err(error) => {
-                self.put(State::Ended { committed: false });
+                self.state.ended(false);
                 Err(error)
             }
         }
@@ -186,11 +146,11 @@ impl File {
     #[pyo3(signature = (*exc))]
     fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<bool> {
         let failed = exc.iter().next().is_some_and(|class| !class.is_none());
-        match self.take() {
-            State::Open(staged) if failed => self.discard(py, staged)?,
-            State::Open(staged) => self.finish(py, staged)?,
+        match self.state.take() {
+            Some(staged) if failed => self.discard(py, staged)?,
+            Some(staged) => self.finish(py, staged)?,
             // commit() or rollback() was called in the body.
-            before => self.put(before),
+            None => {}
         }
         Ok(false)
     }
@@ -210,13 +170,7 @@ impl File {
     ///     RuntimeError: The guard is not open, or belongs to a parent process.
     ///     OSError: The commit failed; nothing was published unless the error's `committed` is true.
     fn commit(&self, py: Python<'_>) -> PyResult<()> {
-        match self.take() {
-            State::Open(staged) => self.finish(py, staged),
-            before => {
-                self.put(before);
-                Err(not_open())
-            }
-        }
+        self.finish(py, self.state.take_open()?)
     }
 
     /// Discards the new version now; the end of the body then does nothing.
@@ -224,17 +178,10 @@ impl File {
     /// Raises:
     ///     RuntimeError: The guard is not open, or belongs to a parent process.
     fn rollback(&self, py: Python<'_>) -> PyResult<()> {
-        match self.take() {
-            State::Open(staged) => {
-                let foreigner = staged.guard.is_foreign();
-                self.discard(py, staged)?;
-                if foreigner { Err(foreign()) } else { Ok(()) }
-            }
-            before => {
-                self.put(before);
-                Err(not_open())
-            }
-        }
+        let staged = self.state.take_open()?;
+        let foreigner = staged.guard.is_foreign();
+        self.discard(py, staged)?;
+        if foreigner { Err(foreign()) } else { Ok(()) }
     }
 
     #[getter]
@@ -244,16 +191,23 @@ impl File {
 
     #[getter]
     fn staging<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let path = match &*self.state() {
-            State::Open(staged) => staged.guard.staging(),
-            _ => None,
-        };
+        let path = self.state.look(|staged| staged.guard.staging()).flatten();
         path.map(|path| pathlib(py, &path)).transpose()
     }
 
     #[getter]
     fn committed(&self) -> bool {
-        matches!(&*self.state(), State::Ended { committed: true })
+        self.state.is_committed()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.path.object)?;
+        let visited = self.state.try_look(|staged| visit.call(&staged.io).and_then(|()| visit.call(&staged.raw)));
+        visited.unwrap_or(Ok(()))
+    }
+
+    fn __clear__(&self) {
+        self.abandon();
     }
 
     #[classmethod]
@@ -262,16 +216,23 @@ impl File {
     }
 }
 
-impl Drop for File {
-    fn drop(&mut self) {
-        if let State::Open(staged) = self.take() {
-            // A generator that was never finished, a guard that nobody kept: the version is discarded.
+impl File {
+    /// The end of a guard that nobody ended: a generator never finished, a reference cycle.
+    fn abandon(&self) {
+        if let Some(staged) = self.state.take() {
             Python::attach(|py| {
                 if let Err(error) = staged.discard(py) {
                     error.write_unraisable(py, None);
                 }
             });
+            self.state.ended(false);
         }
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        self.abandon();
     }
 }
 
@@ -358,7 +319,7 @@ pub(super) fn file(
     open.set_item("newline", newline)?;
     open.set_item("closefd", false)?;
     let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
-    let state = Mutex::new(State::New);
+    let state = State::new();
     Ok(File { path, open: open.unbind(), mode: mode.into(), dir_fd, settings, state })
 }
 
@@ -403,14 +364,13 @@ pub(super) fn write_bytes(
         return Err(PyTypeError::new_err("a bytes-like object is required, not 'str': see write_text"));
     }
     let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
-    let buffer = match PyUntypedBuffer::get(data) {
-        Ok(buffer) => buffer,
+    let buffer = if let Ok(buffer) = PyUntypedBuffer::get(data) {
+        buffer
+    } else {
         // Numbers of ctypes, numpy's dates and the like cannot describe their items: `write` copies them.
-        Err(_) => {
-            let copy = py.import("io")?.call_method0("BytesIO")?;
-            copy.call_method1("write", (data,))?;
-            PyUntypedBuffer::get(&copy.call_method0("getbuffer")?)?
-        }
+        let copy = py.import("io")?.call_method0("BytesIO")?;
+        copy.call_method1("write", (data,))?;
+        PyUntypedBuffer::get(&copy.call_method0("getbuffer")?)?
     };
     if !buffer.is_c_contiguous() {
         return Err(PyBufferError::new_err("the buffer is not C-contiguous"));

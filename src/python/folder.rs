@@ -1,13 +1,11 @@
 //! `folder`, `path` and the guards `Folder` and `Entry`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
-use super::file::{entered_twice, foreign, not_open};
 use super::interrupt::detached;
+use super::state::{State, foreign};
 use crate::options::{Options, Settings};
 
 /// The arguments and the state of a guard.
@@ -15,35 +13,12 @@ struct Inner<Guard> {
     path: PathArg,
     dir_fd: Option<i32>,
     settings: Settings,
-    state: Mutex<State<Guard>>,
-}
-
-enum State<Guard> {
-    New,
-    /// Another thread is entering or ending it.
-    Busy,
-    Open(Guard),
-    Ended {
-        committed: bool,
-    },
+    state: State<Guard>,
 }
 
 impl<Guard> Inner<Guard> {
     fn new(path: PathArg, dir_fd: Option<i32>, settings: Settings) -> Self {
-        Self { path, dir_fd, settings, state: Mutex::new(State::New) }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State<Guard>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the state out, so that no lock is held while Python or the kernel works.
-    fn take(&self) -> State<Guard> {
-        std::mem::replace(&mut self.state(), State::Busy)
-    }
-
-    fn put(&self, state: State<Guard>) {
-        *self.state() = state;
+        Self { path, dir_fd, settings, state: State::new() }
     }
 }
 
@@ -56,18 +31,18 @@ macro_rules! guard {
         impl $guard {
             fn finish(&self, py: Python<'_>, guard: crate::$guard) -> PyResult<()> {
                 if guard.is_foreign() {
-                    self.0.put(State::Ended { committed: false });
+                    self.0.state.ended(false);
                     return Err(foreign());
                 }
                 let (outcome, raised) = detached(py, |checkpoint| guard.commit_with(checkpoint));
                 let committed = outcome.as_ref().map_or_else(crate::Error::committed, |_| true);
-                self.0.put(State::Ended { committed });
+                self.0.state.ended(committed);
                 raised?;
                 convert::finished(py, outcome, &[&self.0.path])
             }
 
             fn discard(&self, py: Python<'_>, guard: crate::$guard) -> PyResult<()> {
-                self.0.put(State::Ended { committed: false });
+                self.0.state.ended(false);
                 if guard.is_foreign() {
                     return Ok(());
                 }
@@ -80,21 +55,17 @@ macro_rules! guard {
         #[pymethods]
         impl $guard {
             fn __enter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-                let before = self.0.take();
-                if !matches!(before, State::New) {
-                    self.0.put(before);
-                    return Err(entered_twice());
-                }
+                self.0.state.start()?;
                 let options = Options::<crate::$guard>::from_settings(self.0.settings.clone());
                 let at = folder_fd(self.0.dir_fd);
                 match py.detach(|| options.create_at(at, &self.0.path.path)) {
                     Ok(guard) => {
                         let path = pathlib(py, guard.path());
-                        self.0.put(State::Open(guard));
+                        self.0.state.opened(guard);
                         path
                     }
                     Err(error) => {
-                        self.0.put(State::Ended { committed: false });
+                        self.0.state.ended(false);
                         Err(convert::error(py, &error, &[&self.0.path]))
                     }
                 }
@@ -103,11 +74,11 @@ macro_rules! guard {
             #[pyo3(signature = (*exc))]
             fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<bool> {
                 let failed = exc.iter().next().is_some_and(|class| !class.is_none());
-                match self.0.take() {
-                    State::Open(guard) if failed => self.discard(py, guard)?,
-                    State::Open(guard) => self.finish(py, guard)?,
+                match self.0.state.take() {
+                    Some(guard) if failed => self.discard(py, guard)?,
+                    Some(guard) => self.finish(py, guard)?,
                     // commit() or rollback() was called in the body.
-                    before => self.0.put(before),
+                    None => {}
                 }
                 Ok(false)
             }
@@ -127,13 +98,7 @@ macro_rules! guard {
             ///     RuntimeError: The guard is not open, or belongs to a parent process.
             ///     OSError: The commit failed; nothing was published unless the error's `committed` is true.
             fn commit(&self, py: Python<'_>) -> PyResult<()> {
-                match self.0.take() {
-                    State::Open(guard) => self.finish(py, guard),
-                    before => {
-                        self.0.put(before);
-                        Err(not_open())
-                    }
-                }
+                self.finish(py, self.0.state.take_open()?)
             }
 
             /// Discards the new version now; the end of the body then does nothing.
@@ -141,17 +106,10 @@ macro_rules! guard {
             /// Raises:
             ///     RuntimeError: The guard is not open, or belongs to a parent process.
             fn rollback(&self, py: Python<'_>) -> PyResult<()> {
-                match self.0.take() {
-                    State::Open(guard) => {
-                        let foreigner = guard.is_foreign();
-                        self.discard(py, guard)?;
-                        if foreigner { Err(foreign()) } else { Ok(()) }
-                    }
-                    before => {
-                        self.0.put(before);
-                        Err(not_open())
-                    }
-                }
+                let guard = self.0.state.take_open()?;
+                let foreigner = guard.is_foreign();
+                self.discard(py, guard)?;
+                if foreigner { Err(foreign()) } else { Ok(()) }
             }
 
             #[getter]
@@ -161,16 +119,13 @@ macro_rules! guard {
 
             #[getter]
             fn staging<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-                let path = match &*self.0.state() {
-                    State::Open(guard) => Some(guard.path().to_owned()),
-                    _ => None,
-                };
+                let path = self.0.state.look(|guard| guard.path().to_owned());
                 path.map(|path| pathlib(py, &path)).transpose()
             }
 
             #[getter]
             fn committed(&self) -> bool {
-                matches!(&*self.0.state(), State::Ended { committed: true })
+                self.0.state.is_committed()
             }
         }
     };

@@ -4,6 +4,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 
 use super::convert::{self, PathArg, folder_fd};
+use crate::error::answer;
 use crate::{rename as core, sys};
 
 /// Renames a file or folder in one step; refuses to replace what is there unless asked.
@@ -107,7 +108,7 @@ pub(super) fn renameat2(
     let (old, new) = (folder_fd(Some(olddirfd)), folder_fd(Some(newdirfd)));
     py.detach(|| sys::renameat2(old, oldpath.path.as_os_str(), new, newpath.path.as_os_str(), flags)).map_err(|error| {
         let errno = sys::errno(&error);
-        let message = nix::errno::Errno::from_raw(errno).desc();
+        let message = answer(&error);
         PyOSError::new_err((errno, message, oldpath.object, py.None(), newpath.object))
     })
 }

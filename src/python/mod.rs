@@ -7,6 +7,7 @@ mod file;
 mod folder;
 mod functions;
 mod interrupt;
+mod state;
 
 use pyo3::prelude::*;
 

@@ -1,0 +1,91 @@
+//! The state of a guard, shared by the threads that have it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+/// New, open once, ended; `Open` is what is staged meanwhile.
+pub(super) struct State<Open>(Mutex<Stage<Open>>);
+
+enum Stage<Open> {
+    New,
+    /// A thread is entering or ending it.
+    Busy,
+    Open(Open),
+    Ended {
+        committed: bool,
+    },
+}
+
+impl<Open> State<Open> {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(Stage::New))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stage<Open>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts to enter. No lock is held from here on, while Python or the kernel works.
+    pub(super) fn start(&self) -> PyResult<()> {
+        let mut stage = self.lock();
+        if !matches!(&*stage, Stage::New) {
+            return Err(PyRuntimeError::new_err("a guard is entered once: call atomik again for another version"));
+        }
+        *stage = Stage::Busy;
+        Ok(())
+    }
+
+    /// Takes what is staged, to end it; `None` if it is not open.
+    pub(super) fn take(&self) -> Option<Open> {
+        let mut stage = self.lock();
+        if !matches!(&*stage, Stage::Open(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut *stage, Stage::Busy) {
+            Stage::Open(open) => Some(open),
+            _ => None,
+        }
+    }
+
+    /// The same for an explicit `commit` or `rollback`.
+    pub(super) fn take_open(&self) -> PyResult<Open> {
+        let message = "the guard is not open: enter it with 'with' first, and end it once";
+        self.take().ok_or_else(|| PyRuntimeError::new_err(message))
+    }
+
+    pub(super) fn opened(&self, open: Open) {
+        *self.lock() = Stage::Open(open);
+    }
+
+    pub(super) fn ended(&self, committed: bool) {
+        *self.lock() = Stage::Ended { committed };
+    }
+
+    pub(super) fn is_committed(&self) -> bool {
+        matches!(&*self.lock(), Stage::Ended { committed: true })
+    }
+
+    /// Looks at what is staged; `None` if it is not open.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Open) -> T) -> Option<T> {
+        match &*self.lock() {
+            Stage::Open(open) => Some(look(open)),
+            _ => None,
+        }
+    }
+
+    /// The same for the garbage collector, which must not wait: a lock that is held is held by a
+    /// thread that works, and so by no cycle.
+    pub(super) fn try_look<T>(&self, look: impl FnOnce(&Open) -> T) -> Option<T> {
+        match &*self.0.try_lock().ok()? {
+            Stage::Open(open) => Some(look(open)),
+            _ => None,
+        }
+    }
+}
+
+/// The error of a forked child that wants to end its parent's guard.
+pub(super) fn foreign() -> PyErr {
+    PyRuntimeError::new_err("this guard belongs to the parent process: a forked child neither commits nor rolls back")
+}
