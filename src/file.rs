@@ -119,7 +119,7 @@ impl File {
         let slots = self.destination.slots();
         let cleaned = match (self.slot.take(), next) {
             (Some(slot), _) => slot.give_back(slots, checkpoint),
-            (None, Some(next)) => slot::sweep_from(slots, next, checkpoint).map(drop),
+            (None, Some(next)) => slot::sweep_from(slots, next, checkpoint),
             (None, None) => Ok(()),
         };
         cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish())

@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock::PublishLock;
+use crate::lock;
 use crate::slot;
 use crate::sync;
 use crate::sys::{self, errno};
@@ -118,7 +118,7 @@ pub(crate) fn folder(destination: &Destination, slot: BorrowedFd, overwrite: boo
 /// Exchanges staging and destination under the publish lock; false if the destination has vanished.
 fn exchange(destination: &Destination, slot: BorrowedFd) -> Result<bool> {
     let (parent, name) = (destination.parent(), &destination.name);
-    let _lock = PublishLock::take(destination)?;
+    let _lock = lock::publish(destination)?;
     let swap = || sys::renameat2(slot, name, parent, name, EXCHANGE);
     let mut exchanged = swap();
     if matches!(&exchanged, Err(error) if errno(error) == libc::EACCES) {

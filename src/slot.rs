@@ -8,6 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
+use crate::lock::NamedLock;
 use crate::sys::{self, Lock, User, errno};
 use crate::tree::{self, Checkpoint};
 
@@ -129,23 +130,35 @@ impl Slot {
     ///
     /// While a slot further up is alive, this one stays, empty and unlocked, as a stepping stone:
     /// if that writer is killed, the next one still finds the way to its orphan. The last of them to
-    /// end removes the stones below.
+    /// end removes the stones. They take turns (`.atomik-sweep.NAME`): who looks at a slot locks it
+    /// for a moment, and must not seem alive to another who looks.
     pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
         let Some(number) = self.number else { return self.remove(beside.dir, checkpoint) };
-        let alive_above = sweep_from(beside, number + 1, checkpoint);
-        if !matches!(alive_above, Ok(true)) {
+        // What takes long comes first, and without a lock.
+        let above = sweep(beside, number + 1, Orphans::Empty, checkpoint);
+        if number == 0 && matches!(above, Ok(Above::Nothing)) {
+            return self.remove(beside.dir, checkpoint);
+        }
+        if !clear(self.fd.as_fd(), checkpoint)? {
+            return Ok(());
+        }
+        let turn = NamedLock::take(beside.dir, name("sweep", beside.destination), beside.user)?;
+        let above = sweep(beside, number + 1, Orphans::Remove, checkpoint);
+        if matches!(above, Ok(Above::Alive)) {
+            // Unlocked within one's turn: the next one sees a stone, not somebody alive.
+            drop(self);
+        } else {
             self.remove(beside.dir, checkpoint)?;
             drop(self);
-            descend(beside, number, checkpoint)?;
-            return alive_above.map(drop);
+            for below in (0..number).rev() {
+                // Who is alive there goes on when it ends.
+                if look(beside, &beside.name(below), Orphans::Remove, checkpoint)? == Found::Alive {
+                    break;
+                }
+            }
         }
-        clear(self.fd.as_fd(), checkpoint)?;
-        // Unlocked first and looked again then: either we see that they have ended, or they see us.
-        drop(self);
-        if !sweep_from(beside, number + 1, checkpoint)? {
-            descend(beside, number + 1, checkpoint)?;
-        }
-        Ok(())
+        drop(turn);
+        above.map(drop)
     }
 
     /// Removes the slot with what is in it.
@@ -198,11 +211,25 @@ pub(crate) fn link(file: BorrowedFd, beside: Beside) -> io::Result<(OsString, u3
     Err(io::Error::from_raw_os_error(libc::EEXIST))
 }
 
-/// Removes orphans from slot `number` on, until four names in a row are missing, the slot before
+/// What is above a slot.
+pub(crate) enum Above {
+    Nothing,
+    /// Orphans, now removed or emptied, or what is no slot.
+    Orphans,
+    Alive,
+}
+
+/// Removes the orphans from slot `number` on: what a file's publish does after it.
+pub(crate) fn sweep_from(beside: Beside, number: u32, checkpoint: Checkpoint) -> io::Result<()> {
+    sweep(beside, number, Orphans::Remove, checkpoint).map(drop)
+}
+
+/// Empties orphans from slot `number` on, until four names in a row are missing, the slot before
 /// `number`, just given back, being the first: litter stays bounded without ever listing a folder.
-/// Below a slot that is alive they are only emptied: they lead to it. Answers whether there is one.
-pub(crate) fn sweep_from(beside: Beside, number: u32, checkpoint: Checkpoint) -> io::Result<bool> {
-    let (mut missing, mut orphans, mut alive) = (1, Vec::new(), None);
+/// If asked, removes those that are not below one that is alive: the others lead to it.
+fn sweep(beside: Beside, number: u32, orphans: Orphans, checkpoint: Checkpoint) -> io::Result<Above> {
+    let (mut missing, mut found, mut alive) = (1, Vec::new(), None);
+    let mut above = Above::Nothing;
     for number in number..number.saturating_add(MOST) {
         if missing == 4 {
             break;
@@ -212,26 +239,19 @@ pub(crate) fn sweep_from(beside: Beside, number: u32, checkpoint: Checkpoint) ->
                 missing += 1;
                 continue;
             }
-            Found::Orphan => orphans.push(number),
+            Found::Orphan => found.push(number),
             Found::Alive => alive = Some(number),
             Found::Kept => {}
         }
+        above = Above::Orphans;
         missing = 0;
     }
-    for number in orphans.into_iter().rev().take_while(|number| alive.is_none_or(|alive| *number > alive)) {
-        look(beside, &beside.name(number), Orphans::Remove, checkpoint)?;
-    }
-    Ok(alive.is_some())
-}
-
-/// Removes the stepping stones right below slot `number`, down to one that is alive.
-fn descend(beside: Beside, number: u32, checkpoint: Checkpoint) -> io::Result<()> {
-    for number in (0..number).rev() {
-        if look(beside, &beside.name(number), Orphans::Remove, checkpoint)? != Found::Orphan {
-            break;
+    if orphans == Orphans::Remove {
+        for number in found.into_iter().rev().take_while(|number| alive.is_none_or(|alive| *number > alive)) {
+            look(beside, &beside.name(number), Orphans::Remove, checkpoint)?;
         }
     }
-    Ok(())
+    Ok(if alive.is_some() { Above::Alive } else { above })
 }
 
 /// Does the name still lead to this inode, and is it this user's?
