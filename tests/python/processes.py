@@ -70,7 +70,7 @@ def _child(user: User, function: Callable[[], object], umask: int, writing: int)
         os.umask(umask)
         try:
             answer = pickle.dumps((True, function(), None))
-        except BaseException as error:  # noqa: BLE001 - the parent raises it
+        except BaseException as error:
             answer = _pickled(error)
         with open(writing, "wb") as pipe:
             pipe.write(answer)
@@ -83,6 +83,6 @@ def _pickled(error: BaseException) -> bytes:
     try:
         answer = pickle.dumps((False, None, error))
         pickle.loads(answer)
-    except Exception:  # noqa: BLE001 - whatever an exception's own pickling raises
+    except Exception:
         return pickle.dumps((False, None, AssertionError(report)))
     return answer

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+STRACE = ("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock")
+
 PUBLISH = """
 import os, sys
 import atomik
@@ -22,13 +24,14 @@ with atomik.file("page", "w", overwrite=True, durability="none") as f:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("errno", ["EBADF", "ENOLCK"])
-def test_slots_have_random_names_and_an_orphan_is_never_taken_over(tmp_path: Path, errno: str) -> None:
+def test_slots_have_random_names_and_an_orphan_is_never_taken_over(
+    tmp_path: Path, errno: str
+) -> None:
     (tmp_path / ".atomik-0.site").mkdir()
-    slots = []
+    slots: list[str] = []
     for content in ("first", "second"):
         done = subprocess.run(
-            ["strace", "-f", "-qq", "-e", "trace=flock", "-e", f"inject=flock:error={errno}", "-o", os.devnull]
-            + [sys.executable, "-c", PUBLISH, content],
+            [*STRACE, "-e", f"inject=flock:error={errno}", sys.executable, "-c", PUBLISH, content],
             cwd=tmp_path,
             check=True,
             capture_output=True,
