@@ -8,6 +8,7 @@ mod folder;
 mod functions;
 mod interrupt;
 mod state;
+mod write;
 
 use pyo3::prelude::*;
 
@@ -15,11 +16,13 @@ use pyo3::prelude::*;
 #[pymodule(name = "_atomik")]
 mod atomik {
     #[pymodule_export]
-    use super::file::{File, file, write_bytes, write_text};
+    use super::file::{File, file};
     #[pymodule_export]
     use super::folder::{Entry, Folder, folder, path};
     #[pymodule_export]
     use super::functions::{exchange, rename, renameat2};
+    #[pymodule_export]
+    use super::write::{write_bytes, write_text};
 }
 
 /// Imports a name once and keeps it.

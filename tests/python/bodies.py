@@ -81,7 +81,8 @@ def end_with_an_unfinished_generator(kind: Kind, destination: str, _: str) -> No
 
 
 def be_interrupted(kind: Kind, destination: str, _: str) -> None:
-    """Waits in the body for Ctrl-C."""
+    """Waits in the body for Ctrl-C, even if the parent ignored it (a shell's background job)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with kind.open(destination, overwrite=True) as staging:
         kind.write(staging, "half")
         print("in the body", flush=True)
