@@ -56,18 +56,18 @@ pub(crate) fn unnamed(
     let dir = destination.staging();
     // Locked before it has a name: nobody ever takes it for an orphan.
     sys::lock(file, false).map_err(fail)?;
-    let (slot, next) = slot::link(file, destination.slots()).map_err(fail)?;
+    let slot = slot::link(file, destination.slots()).map_err(fail)?;
     let publish = || {
         if sync_named {
             sync::file(file, crate::Durability::Full, destination)?;
         }
-        named(destination, dir, &slot, overwrite)
+        named(destination, dir, &slot.name, overwrite)
     };
     match publish() {
-        Ok(()) => Ok(Some(next)),
+        Ok(()) => Ok(Some(slot.next)),
         Err(error) => {
             // If this fails too, the slot is an orphan, which the next writer removes.
-            drop(sys::unlink(dir, &slot));
+            drop(sys::unlink(dir, &slot.name));
             Err(error)
         }
     }

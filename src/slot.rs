@@ -53,7 +53,12 @@ pub(crate) struct Beside<'a> {
     pub(crate) user: &'a User,
 }
 
-impl Beside<'_> {
+impl<'a> Beside<'a> {
+    /// Waits for one's turn among the writers that use more than the first slot.
+    fn turn(&self) -> io::Result<NamedLock<'a>> {
+        NamedLock::take(self.dir, name("sweep", self.destination), self.user)
+    }
+
     fn name(&self, number: u32) -> OsString {
         name(&number.to_string(), self.destination)
     }
@@ -95,14 +100,34 @@ impl Slot {
         let mut number = 0;
         while number < MOST {
             let name = beside.name(number);
+            // Above the first, slots are made in turn, each on the one below: an orphan far up is
+            // found only if there is no gap on the way.
+            let mut turn = None;
+            if number > 0 {
+                if matches!(look(beside, &name, Orphans::Empty, &mut tree::go_on)?, Found::Alive | Found::Kept) {
+                    number += 1;
+                    continue;
+                }
+                turn = Some(beside.turn()?);
+                if sys::stat(dir, &beside.name(number - 1))?.is_none() {
+                    number = 0;
+                    continue;
+                }
+            }
             if !sys::mkdir(dir, &name, 0o700)? {
                 if matches!(look(beside, &name, Orphans::Remove, &mut tree::go_on)?, Found::Alive | Found::Kept) {
                     number += 1;
+                    continue;
                 }
-                continue;
+                if !sys::mkdir(dir, &name, 0o700)? {
+                    continue;
+                }
             }
             match own(dir, &name, user) {
-                Ok((fd, Lock::Held)) => return Ok(Slot { name, fd, number: Some(number) }),
+                Ok((fd, Lock::Held)) => {
+                    drop(turn);
+                    return Ok(Slot { name, fd, number: Some(number) });
+                }
                 Ok((_, Lock::Taken)) => number += 1,
                 Ok((_, Lock::Unsupported)) => {
                     sys::rmdir(dir, &name)?;
@@ -130,8 +155,8 @@ impl Slot {
     ///
     /// While a slot further up is alive, this one stays, empty and unlocked, as a stepping stone:
     /// if that writer is killed, the next one still finds the way to its orphan. The last of them to
-    /// end removes the stones. They take turns (`.atomik-sweep.NAME`): who looks at a slot locks it
-    /// for a moment, and must not seem alive to another who looks.
+    /// end removes the stones. They take turns (`.atomik-sweep.NAME`): what one sees of the others is
+    /// still so when it removes its own.
     pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
         let Some(number) = self.number else { return self.remove(beside.dir, checkpoint) };
         // What takes long comes first, and without a lock.
@@ -142,7 +167,7 @@ impl Slot {
         if !clear(self.fd.as_fd(), checkpoint)? {
             return Ok(());
         }
-        let turn = NamedLock::take(beside.dir, name("sweep", beside.destination), beside.user)?;
+        let turn = beside.turn()?;
         let above = sweep(beside, number + 1, Orphans::Remove, checkpoint);
         if matches!(above, Ok(Above::Alive)) {
             // Unlocked within one's turn: the next one sees a stone, not somebody alive.
@@ -193,18 +218,29 @@ fn own(dir: BorrowedFd, name: &OsStr, user: &User) -> io::Result<(OwnedFd, Lock)
     Ok((fd, lock))
 }
 
-/// Gives a locked unnamed file the name of the first free slot; answers the name and the number
-/// after it.
-pub(crate) fn link(file: BorrowedFd, beside: Beside) -> io::Result<(OsString, u32)> {
-    let mut number = 0;
+/// A file's name in a slot, for the moment before it is renamed.
+pub(crate) struct Linked<'a> {
+    pub(crate) name: OsString,
+    /// The number from which to sweep.
+    pub(crate) next: u32,
+    /// Where the first slot is in use, they take turns with the next: orphans stay close together.
+    _turn: Option<NamedLock<'a>>,
+}
+
+/// Gives a locked unnamed file the name of the first free slot.
+pub(crate) fn link<'a>(file: BorrowedFd, beside: Beside<'a>) -> io::Result<Linked<'a>> {
+    let (mut number, mut turn) = (0, None);
     while number < MOST {
-        let slot = beside.name(number);
-        match sys::link_fd(file, beside.dir, &slot) {
-            Ok(()) => return Ok((slot, number + 1)),
+        let name = beside.name(number);
+        match sys::link_fd(file, beside.dir, &name) {
+            Ok(()) => return Ok(Linked { name, next: number + 1, _turn: turn }),
             Err(error) if errno(&error) == libc::EEXIST => {}
             Err(error) => return Err(error),
         }
-        if matches!(look(beside, &slot, Orphans::Remove, &mut tree::go_on)?, Found::Alive | Found::Kept) {
+        if matches!(look(beside, &name, Orphans::Remove, &mut tree::go_on)?, Found::Alive | Found::Kept) {
+            if turn.is_none() {
+                turn = Some(beside.turn()?);
+            }
             number += 1;
         }
     }
@@ -248,7 +284,10 @@ fn sweep(beside: Beside, number: u32, orphans: Orphans, checkpoint: Checkpoint) 
     }
     if orphans == Orphans::Remove {
         for number in found.into_iter().rev().take_while(|number| alive.is_none_or(|alive| *number > alive)) {
-            look(beside, &beside.name(number), Orphans::Remove, checkpoint)?;
+            // Somebody looks at it just now, and still has a turn to come: leave that one the way up.
+            if look(beside, &beside.name(number), Orphans::Remove, checkpoint)? == Found::Alive {
+                return Ok(Above::Alive);
+            }
         }
     }
     Ok(if alive.is_some() { Above::Alive } else { above })
