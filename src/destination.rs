@@ -5,10 +5,11 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Durability, Settings};
-use crate::slot::Beside;
+use crate::slot::{self, Beside};
 use crate::sync;
 use crate::sys::{self, Stat, User, errno};
 
@@ -31,6 +32,8 @@ pub(crate) struct Destination {
     parent: OwnedFd,
     /// The folder for staging, if it is another one.
     tmp_dir: Option<OwnedFd>,
+    /// What the folder of staging is like, once somebody has looked.
+    folder: OnceLock<Stat>,
     /// Whose slots are ours.
     pub(crate) user: User,
     /// False if `parent` may not be read, and so cannot be synced by itself.
@@ -59,11 +62,21 @@ impl Destination {
         if settings.follow_symlinks {
             // As open(2) follows them: at most 40, and a dangling one names what is to be created.
             for hop in 0.. {
+                let denied = |error| Error::new("following a symlink", path, error);
                 let target = match sys::readlink(parent.as_fd(), &name) {
                     Ok(target) => target,
                     Err(error) if matches!(errno(&error), libc::EINVAL | libc::ENOENT) => break,
-                    Err(error) => return Err(Error::new("following a symlink", path, error)),
+                    Err(error) => return Err(denied(error)),
                 };
+                // The kernel's own rule, `fs.protected_symlinks`, holds for those who follow by themselves, too.
+                match sys::stat_followed(parent.as_fd(), &name) {
+                    Err(error) if errno(&error) == libc::EACCES => {
+                        return Err(
+                            denied(error).hint("the symlink is another user's, in a folder that all can write to")
+                        );
+                    }
+                    _ => {}
+                }
                 if hop == 40 {
                     return Err(Error::errno("following symlinks", path, libc::ELOOP));
                 }
@@ -86,6 +99,7 @@ impl Destination {
             name,
             parent,
             tmp_dir: None,
+            folder: OnceLock::new(),
             user: User::default(),
             parent_syncs,
             folder_only: slash,
@@ -105,7 +119,8 @@ impl Destination {
         let failed = |error| Error::new("opening tmp_dir", folder, error);
         let (tmp_dir, _) = sys::open_parent(sys::CWD, folder.as_os_str(), true).map_err(failed)?;
         let (here, there) = (self.stat_parent()?, sys::stat_fd(tmp_dir.as_fd()).map_err(failed)?);
-        if (here.dev, here.mount) != (there.dev, there.mount) {
+        let mounts = (sys::mount_id(self.parent()), sys::mount_id(tmp_dir.as_fd()));
+        if here.dev != there.dev || mounts.0.map_err(failed)? != mounts.1.map_err(failed)? {
             return Err(Error::errno("opening tmp_dir", folder, libc::EXDEV)
                 .to(&self.path)
                 .hint("tmp_dir must be on the same mount as the destination: a rename does not cross mounts, even two of one filesystem"));
@@ -115,6 +130,7 @@ impl Destination {
         // The same folder by another name would only be synced twice.
         if !here.same(&there) {
             self.tmp_dir = Some(tmp_dir);
+            self.folder = OnceLock::from(there);
         }
         Ok(self)
     }
@@ -131,7 +147,36 @@ impl Destination {
 
     /// Where its slots are.
     pub(crate) fn slots(&self) -> Beside<'_> {
-        Beside { dir: self.staging(), destination: &self.name, user: &self.user }
+        Beside { dir: self.staging(), destination: &self.name, user: &self.user, folder: &self.folder }
+    }
+
+    /// Has a stranger put this where everybody can? Their mode and owner would hand our content to them: it is
+    /// replaced as if it were not there, as `fs.protected_regular` (`proc_sys_fs(5)`) judges it.
+    pub(crate) fn is_strangers(&self, old: &Stat) -> bool {
+        // What the program started as costs no system call.
+        if old.uid == sys::started_as() || old.uid == self.user.id() {
+            return false;
+        }
+        let parent = match self.folder.get() {
+            Some(folder) if self.tmp_dir.is_none() => Ok(*folder),
+            _ => sys::stat_fd(self.parent()),
+        };
+        // A folder that cannot be looked at is taken for one that everybody can write to.
+        parent.map_or(true, |parent| parent.mode & 0o002 != 0 && parent.uid != old.uid)
+    }
+
+    /// Removes the publish lock's name, if it could not be removed in time and nobody who cleans up staging
+    /// comes by here.
+    pub(crate) fn remove_lock(&self) -> std::io::Result<()> {
+        if self.elsewhere() {
+            return slot::remove_orphan_lock(self.parent(), &slot::name("lock", &self.name), &self.user);
+        }
+        Ok(())
+    }
+
+    /// Can any user rename what stands in the folder of staging?
+    pub(crate) fn anybody_renames(&self) -> bool {
+        self.folder.get().is_some_and(|folder| folder.others_rename(0o002))
     }
 
     /// Does staging happen in another folder than the destination's?
@@ -150,7 +195,9 @@ impl Destination {
 
     /// Refuses, before the body, what renaming something to here would be refused for after it.
     fn check_move(&self, old: Option<Stat>) -> Result<()> {
-        if self.stat_parent()?.immutable {
+        let parent = self.stat_parent()?;
+        self.folder.get_or_init(|| parent);
+        if parent.immutable {
             return Err(Error::errno("checking the parent folder", &self.path, libc::EPERM)
                 .hint("the folder is append-only (see chattr(1)): nothing can be renamed in it"));
         }

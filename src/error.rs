@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Unsupported,
     /// The destination is a mount point, a device, a FIFO or a socket: these are never replaced.
     Busy,
+    /// The version that the body started from has been replaced meanwhile.
+    Conflict,
     /// A sync failed; [`Error::committed`] says on which side of the publish.
     Durability,
     /// The guard was used in a forked child, which never owns its parent's staging.
@@ -42,6 +44,7 @@ struct Inner {
     source: io::Error,
     hint: Option<String>,
     committed: bool,
+    leftover: Option<Error>,
 }
 
 impl Error {
@@ -54,7 +57,16 @@ impl Error {
             libc::EOPNOTSUPP | libc::ENOSYS => ErrorKind::Unsupported,
             _ => ErrorKind::Io,
         };
-        Self(Box::new(Inner { kind, operation, path: path.into(), path2: None, source, hint: None, committed: false }))
+        Self(Box::new(Inner {
+            kind,
+            operation,
+            path: path.into(),
+            path2: None,
+            source,
+            hint: None,
+            committed: false,
+            leftover: None,
+        }))
     }
 
     /// The same from a bare errno.
@@ -84,6 +96,18 @@ impl Error {
     pub(crate) fn after_publish(mut self) -> Self {
         self.0.committed = true;
         self
+    }
+
+    /// Adds what could not be removed after it, unless that is known.
+    pub(crate) fn with_leftover(mut self, leftover: Option<Error>) -> Self {
+        self.0.leftover = self.0.leftover.or(leftover);
+        self
+    }
+
+    /// Why something was left behind, if it was: the next writer tries again.
+    #[must_use]
+    pub fn leftover(&self) -> Option<&Error> {
+        self.0.leftover.as_ref()
     }
 
     /// What a program can act on.

@@ -1,20 +1,24 @@
 //! `File`: a new version of a file, written unnamed and published in one step.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::fcntl::OFlag;
 
+use crate::backup;
+use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metadata;
-use crate::options::{Durability, Options, Settings};
-use crate::publish;
+use crate::options::{Durability, Options, Settings, Start};
+use crate::publish::{self, Terms};
 use crate::slot::{self, Slot};
+use crate::snapshot::Base;
 use crate::sync;
-use crate::sys::{self, Stat};
+use crate::sys::{self, Stat, errno};
 use crate::tree::{self, Checkpoint};
 
 /// A new version of a file, invisible until [`commit`](File::commit).
@@ -50,6 +54,10 @@ pub struct File {
     settings: Settings,
     /// Where the filesystem has no unnamed files; taken when nothing is left to clean up.
     slot: Option<Slot>,
+    /// What the body started from.
+    base: Option<Base>,
+    /// What the displaced version will be called.
+    backup: Option<OsString>,
     /// The process that it belongs to.
     generation: u32,
 }
@@ -84,7 +92,19 @@ impl File {
 
     /// The same, stopped between two steps by `checkpoint` as long as nothing is published.
     pub(crate) fn commit_with(mut self, checkpoint: Checkpoint) -> Result<Committed> {
-        self.finish(&Old::Look, checkpoint)
+        self.finish(&Old::Look, checkpoint).map_err(|error| self.after(error))
+    }
+
+    /// What is staged goes with an error; what resists is named with it.
+    fn after(&mut self, error: Error) -> Error {
+        if self.generation != sys::fork_generation() {
+            return error;
+        }
+        self.staged = None;
+        let given_back =
+            self.slot.take().map_or(Ok(()), |slot| slot.give_back(self.destination.slots(), &mut tree::go_on));
+        let leftover = given_back.err().map(|error| self.destination.failed("rolling back", error));
+        error.with_leftover(leftover)
     }
 
     fn finish(&mut self, old: &Old, checkpoint: Checkpoint) -> Result<Committed> {
@@ -101,16 +121,63 @@ impl File {
         metadata::settle(destination, settings, fd, old)?;
         sync::file(fd, durability, destination)?;
         checkpoint().map_err(|error| destination.failed("committing", error))?;
-        let next = if let Some(slot) = &self.slot {
-            publish::named(destination, slot.fd.as_fd(), &destination.name, overwrite)?;
-            None
+        let care = old.map(|_| sync::care(fd, durability, destination, true));
+        let durability = care.as_ref().map_or(durability, |care| care.durability);
+        let terms = Terms { overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
+        let again = durability != Durability::None && sync::unnamed_is_not_enough(fd);
+        let mut exchanged = None;
+        let mut next = None;
+        if self.backup.is_some() && old.is_some() {
+            exchanged = self.exchange(terms, again)?;
+        } else if let Some(slot) = &self.slot {
+            publish::named(destination, slot.fd.as_fd(), &destination.name, terms)?;
         } else {
-            let again = durability != Durability::None && sync::unnamed_is_not_enough(fd);
-            publish::unnamed(destination, fd, overwrite, old.is_some(), again)?
-        };
+            next = publish::unnamed(destination, fd, terms, old.is_some(), again)?;
+        }
         let synced = if durability == Durability::Full { destination.sync_parents(fd) } else { Ok(()) };
+        self.slot = self.slot.take().or(exchanged);
+        drop(care);
         let leftover = self.clean_up(next, checkpoint);
-        synced.map(|()| Committed::new(leftover))
+        match synced {
+            Ok(()) => Ok(Committed::new(leftover)),
+            Err(error) => Err(error.with_leftover(leftover)),
+        }
+    }
+
+    /// Publishes by an exchange in a slot, so that the displaced version can be moved to its backup's
+    /// name; answers the slot that an unnamed file has needed for it.
+    fn exchange(&self, terms: Terms, sync_named: bool) -> Result<Option<Slot>> {
+        let (destination, fd) = (&self.destination, self.as_fd());
+        let failed = |error| destination.failed("publishing", error);
+        let slots = destination.slots();
+        let taken = match &self.slot {
+            Some(_) => None,
+            None => Some(Slot::take(slots).map_err(failed)?),
+        };
+        let slot = taken.as_ref().or(self.slot.as_ref()).expect("taken if it was not there").fd.as_fd();
+        let publish = || {
+            if taken.is_some() {
+                sys::link_fd(fd, slot, &destination.name).map_err(failed)?;
+                if sync_named {
+                    sync::file(fd, Durability::Full, destination)?;
+                }
+            }
+            if publish::exchange(destination, slot, Kind::File, terms)?.is_some() {
+                return Ok(());
+            }
+            // The destination has vanished: there is nothing to keep.
+            publish::named(destination, slot, &destination.name, Terms { overwrite: false, ..terms })
+        };
+        match publish() {
+            Ok(()) => Ok(taken),
+            Err(error) => {
+                if let Some(slot) = taken {
+                    // The error is what matters; a slot that resists stays for the next writer.
+                    drop(slot.give_back(slots, &mut tree::go_on));
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Gives the slot back and removes orphans; what resists is named, and stays for the next writer.
@@ -120,8 +187,10 @@ impl File {
         let cleaned = match (self.slot.take(), next) {
             (Some(slot), _) => slot.give_back(slots, checkpoint),
             (None, Some(next)) => slot::sweep_from(slots, next, checkpoint),
-            (None, None) => Ok(()),
+            (None, None) => slot::sweep_all(slots, checkpoint),
         };
+        let locked = self.base.is_some() || self.backup.is_some();
+        let cleaned = cleaned.and_then(|()| if locked { self.destination.remove_lock() } else { Ok(()) });
         cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish())
     }
 
@@ -164,8 +233,15 @@ impl Options<File> {
 
     /// The same with a relative path starting from an open folder.
     pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<File> {
-        let destination = Destination::open(dir.as_fd(), path.as_ref(), Kind::File, &self.settings, true)?.0;
-        stage(destination, self.settings.clone())
+        let (destination, old) = Destination::open(dir.as_fd(), path.as_ref(), Kind::File, &self.settings, true)?;
+        stage(dir.as_fd(), destination, self.settings.clone(), old, &mut tree::go_on)
+    }
+
+    /// The same; `checkpoint` stops the copying of the present version.
+    #[cfg(feature = "python")]
+    pub(crate) fn create_with(&self, dir: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> Result<File> {
+        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, true)?;
+        stage(dir, destination, self.settings.clone(), old, checkpoint)
     }
 
     /// Writes a whole file: the fastest way.
@@ -191,19 +267,30 @@ impl Options<File> {
         checkpoint: Checkpoint,
     ) -> Result<Committed> {
         let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, false)?;
-        let mut new = stage(destination, self.settings.clone())?;
+        let mut new = stage(dir, destination, self.settings.clone(), old, checkpoint)?;
         fill(new.file(), checkpoint).map_err(|error| {
             new.destination
                 .failed("writing the new version", error)
                 .hint("it was not published, and the destination is untouched")
         })?;
-        new.finish(&Old::Seen(old), checkpoint)
+        new.finish(&Old::Seen(old), checkpoint).map_err(|error| new.after(error))
     }
 }
 
 /// Opens staging: unnamed, or in a slot where the filesystem has no unnamed files.
-fn stage(destination: Destination, settings: Settings) -> Result<File> {
+fn stage(
+    at: BorrowedFd,
+    destination: Destination,
+    settings: Settings,
+    old: Option<Stat>,
+    checkpoint: Checkpoint,
+) -> Result<File> {
     let generation = sys::fork_generation();
+    let backup = settings.backup.as_ref().map(|name| backup::name(at, &destination, name, Kind::File)).transpose()?;
+    if backup.is_some() && old.is_some() {
+        publish::try_exchange(&destination)?;
+    }
+    let present = if settings.start == Start::Empty { None } else { Some(present(&destination, &settings, old)?) };
     let slots = destination.slots();
     let failed = |error| destination.unstaged(error);
     let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(slots.dir).map_err(failed)? };
@@ -221,7 +308,43 @@ fn stage(destination: Destination, settings: Settings) -> Result<File> {
             }
         }
     };
-    Ok(File { staged: Some(staged.into()), destination, settings, slot, generation })
+    let mut file = File { staged: Some(staged.into()), destination, settings, slot, base: None, backup, generation };
+    if let Some(present) = present {
+        file.base = Some(match present {
+            Some((fd, stat)) => {
+                clone::content(fd.as_fd(), file.as_fd(), &stat, checkpoint)
+                    .map_err(|error| file.destination.failed("copying the present version", error))?;
+                Base::version(fd, stat)
+            }
+            None => Base::nothing(),
+        });
+    }
+    if file.settings.append {
+        sys::append_only(file.as_fd()).map_err(|error| file.destination.failed("opening staging", error))?;
+    }
+    Ok(file)
+}
+
+/// Opens the version that the body starts from.
+fn present(destination: &Destination, settings: &Settings, old: Option<Stat>) -> Result<Option<(OwnedFd, Stat)>> {
+    let failed = |error| destination.failed("opening the present version", error);
+    if old.is_none() {
+        return match settings.start {
+            #[cfg(feature = "python")]
+            Start::Existing => Err(failed(io::Error::from_raw_os_error(libc::ENOENT))),
+            _ => Ok(None),
+        };
+    }
+    let fd = sys::open_any(destination.parent(), &destination.name).map_err(|error| {
+        let link = errno(&error) == libc::ELOOP;
+        let error = failed(error);
+        if link { error.hint("it is a symlink: pass follow_symlinks=True") } else { error }
+    })?;
+    let stat = sys::stat_fd(fd.as_fd()).map_err(failed)?;
+    if stat.kind() != libc::S_IFREG {
+        return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)).hint("it is no file any more"));
+    }
+    Ok(Some((fd, stat)))
 }
 
 /// Opens staging in a slot; true if it has a name there. In `tmp_dir` the slot serves to inherit

@@ -1,19 +1,25 @@
 //! `Folder` and `Entry`: a new version that is built under a name, in a slot, and published in one step.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::fcntl::OFlag;
+
+use crate::backup;
+use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::metadata;
-use crate::options::{Durability, Options, Settings};
-use crate::publish;
+use crate::options::{Cleanup, Durability, Options, Settings, Start};
+use crate::publish::{self, Terms};
 use crate::slot::{self, Slot};
+use crate::snapshot::{Base, Snapshot};
 use crate::sync;
-use crate::sys::{self, errno};
+use crate::sys::{self, Stat, errno};
 use crate::tree::{self, Checkpoint};
 
 /// What the shown path leaves for names below it, of the 4,096 bytes that a system call takes.
@@ -22,26 +28,37 @@ const ROOM_BELOW: usize = 1024;
 /// What `Folder` and `Entry` share: a slot whose entry NAME will be the new version.
 #[derive(Debug)]
 struct Staged {
-    destination: Destination,
+    /// Shared with a thread that cleans up.
+    destination: Arc<Destination>,
     settings: Settings,
     /// Taken when nothing is left to clean up.
     slot: Option<Slot>,
     /// Where the new version is built.
     path: PathBuf,
+    /// What the body started from.
+    base: Option<Base>,
+    /// What the displaced version will be called.
+    backup: Option<OsString>,
     /// The process that it belongs to.
     generation: u32,
 }
 
 impl Staged {
-    fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<Self> {
+    fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings, checkpoint: Checkpoint) -> Result<Self> {
         let (destination, old) = Destination::open(at, path, kind, settings, true)?;
+        let destination = Arc::new(destination);
+        let backup = settings.backup.as_ref().map(|name| backup::name(at, &destination, name, kind)).transpose()?;
         let slot = Slot::take(destination.slots()).map_err(|error| destination.unstaged(error))?;
         let generation = sys::fork_generation();
         let path = PathBuf::new();
-        let mut staged = Self { destination, settings: settings.clone(), slot: Some(slot), path, generation };
+        let settings = settings.clone();
+        let mut staged = Self { destination, settings, slot: Some(slot), path, base: None, backup, generation };
         // From here on Drop gives the slot back.
         metadata::inherit(&staged.destination, staged.slot())?;
-        staged.prepare(kind, old.is_some_and(|old| old.is_folder()), old.is_some())?;
+        staged.prepare(kind, old)?;
+        if staged.settings.start != Start::Empty {
+            staged.base = Some(staged.start(old, checkpoint)?);
+        }
         staged.path = staged.shown_path();
         Ok(staged)
     }
@@ -53,10 +70,11 @@ impl Staged {
 
     /// Makes the staging folder, and tries here, with folders of its own, the calls that the publish
     /// will need: an hour of work must not end in "not supported".
-    fn prepare(&self, kind: Kind, replaces_folder: bool, exists: bool) -> Result<()> {
+    fn prepare(&self, kind: Kind, old: Option<Stat>) -> Result<()> {
+        let (exists, old_folder) = (old.is_some(), old.filter(Stat::is_folder));
         let (slot, name) = (self.slot(), &self.destination.name);
         let failed = |error| self.destination.failed("creating staging", error);
-        if kind != Kind::Folder && !replaces_folder {
+        if kind != Kind::Folder && old_folder.is_none() && !(exists && self.backup.is_some()) {
             return Ok(());
         }
         let probe = slot::name("probe", name);
@@ -64,7 +82,8 @@ impl Staged {
         let tried = if exists {
             let made = sys::mkdir(slot, name, 0o777).map_err(failed)? && made;
             let tried = sys::renameat2(slot, &probe, slot, name, publish::EXCHANGE);
-            if made && replaces_folder {
+            // An overlay has no block device: where the old folder has one, there is nothing to ask.
+            if made && old_folder.is_some_and(|old| old.dev >> 32 == 0) {
                 self.try_to_move_the_old(&probe)?;
             }
             sys::rmdir(slot, &probe).map_err(failed)?;
@@ -93,10 +112,59 @@ impl Staged {
         Ok(())
     }
 
+    /// Copies the present version into staging.
+    fn start(&self, old: Option<Stat>, checkpoint: Checkpoint) -> Result<Base> {
+        let (destination, slot) = (&self.destination, self.slot());
+        let failed = |error| destination.failed("copying the present version", error);
+        let Some(old) = old else { return Ok(Base::nothing()) };
+        if !old.is_folder() {
+            return self.start_with_file();
+        }
+        let present = Snapshot::open_at(destination.parent(), Path::new(&destination.name), false)?;
+        if sys::stat(slot, &destination.name).map_err(failed)?.is_none() {
+            sys::mkdir(slot, &destination.name, 0o777).map_err(failed)?;
+        }
+        let into = sys::open_folder(slot, &destination.name).map_err(failed)?;
+        clone::tree(present.as_fd(), into.as_fd(), checkpoint).map_err(|failure| {
+            let error = Error::new("copying the present version", &destination.path.join(failure.place), failure.error);
+            match failure.hint {
+                Some(hint) => error.hint(hint),
+                None => error,
+            }
+        })?;
+        // Open without the pin: a version that is displaced meanwhile can go, its inode number cannot.
+        let handle = sys::openat(present.as_fd(), OsStr::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY, 0);
+        let base = Base::version(handle.map_err(failed)?, present.stat());
+        present.close_with(checkpoint);
+        Ok(base)
+    }
+
+    /// The same for a file, at a path for a tool.
+    fn start_with_file(&self) -> Result<Base> {
+        let (destination, slot) = (&self.destination, self.slot());
+        let copy = || {
+            let from = sys::open_any(destination.parent(), &destination.name)?;
+            let stat = sys::stat_fd(from.as_fd())?;
+            if stat.kind() != libc::S_IFREG {
+                return Err(io::Error::from_raw_os_error(libc::EINVAL));
+            }
+            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+            let to = sys::openat(slot, &destination.name, flags, 0o666)?;
+            clone::content(from.as_fd(), to.as_fd(), &stat, &mut tree::go_on)?;
+            Ok(Base::version(from, stat))
+        };
+        copy().map_err(|error| {
+            let link = errno(&error) == libc::ELOOP;
+            let error = destination.failed("copying the present version", error);
+            if link { error.hint("it is a symlink: pass follow_symlinks=True") } else { error }
+        })
+    }
+
     /// On an overlay a folder of a lower layer cannot be moved (`EXDEV`). Renaming it onto a folder
     /// that is not empty never moves it, and answers `EXDEV` there and `ENOTEMPTY` elsewhere.
     fn try_to_move_the_old(&self, probe: &OsStr) -> Result<()> {
         let (slot, destination) = (self.slot(), &self.destination);
+        // An overlay has no block device: elsewhere it need not be asked.
         if !sync::is_overlay(slot) {
             return Ok(());
         }
@@ -114,12 +182,13 @@ impl Staged {
     }
 
     /// The path that the user and other programs get: absolute, so that `chdir` does not matter; where
-    /// that is too long for one system call, through `/proc`.
+    /// that is too long for one system call, or not safe, through `/proc`.
     fn shown_path(&self) -> PathBuf {
         let slot = self.slot.as_ref().map(|slot| slot.name.as_os_str()).unwrap_or_default();
         let path = self.destination.staging_path().map(|folder| folder.join(slot).join(&self.destination.name));
         match path {
-            Some(path) if path.as_os_str().len() + ROOM_BELOW < 4096 => path,
+            // Where anybody can rename, the path would lead through a name that is not ours alone.
+            Some(path) if path.as_os_str().len() + ROOM_BELOW < 4096 && !self.destination.anybody_renames() => path,
             _ => {
                 let fd = std::os::fd::AsRawFd::as_raw_fd(&self.slot());
                 PathBuf::from(format!("/proc/{}/fd/{fd}", std::process::id())).join(&self.destination.name)
@@ -160,15 +229,35 @@ impl Staged {
             }
         }
         checkpoint().map_err(stop)?;
-        match kind {
-            Kind::Folder => publish::folder(destination, slot, settings.overwrite, old.is_some())?,
-            _ => publish::named(destination, slot, name, settings.overwrite)?,
-        }
-        let settled = self.after_publish(opened.as_ref(), later);
+        let terms = Terms { overwrite: settings.overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
+        let care = old.map(|_| sync::care(slot, settings.durability, destination, kind == Kind::File));
+        let durability = care.as_ref().map_or(settings.durability, |care| care.durability);
+        let locked = match kind {
+            Kind::Folder => publish::folder(destination, slot, terms, old.is_some())?,
+            _ if terms.backup.is_some() && old.is_some() => {
+                match publish::exchange(destination, slot, Kind::File, terms)? {
+                    Some(lock_gone) => lock_gone,
+                    None => {
+                        publish::named(destination, slot, name, Terms { overwrite: false, ..terms }).map(|()| false)?
+                    }
+                }
+            }
+            _ => publish::named(destination, slot, name, terms).map(|()| false)?,
+        };
+        let settled = self.after_publish(opened.as_ref(), later, durability);
+        drop(care);
         // FUSE keeps the name of what is open, and the slot with it.
         drop(opened);
-        let leftover = self.clean_up(checkpoint);
-        settled.map(|()| Committed::new(leftover))
+        if let Some(slot) = &mut self.slot {
+            slot.lock_taken = locked && !self.destination.elsewhere();
+        }
+        let lock_left = if locked { None } else { self.destination.remove_lock().err() };
+        let lock_left = lock_left.map(|error| self.destination.failed("removing the lock", error).after_publish());
+        let leftover = self.clean_up(locked, checkpoint).or(lock_left);
+        match settled {
+            Ok(()) => Ok(Committed::new(leftover)),
+            Err(error) => Err(error.with_leftover(leftover)),
+        }
     }
 
     /// Opens the file that a tool made; a symlink, which cannot be opened, is durable with its folder.
@@ -182,19 +271,28 @@ impl Staged {
     }
 
     /// Sets a mode that could not be moved with, and syncs the folders.
-    fn after_publish(&self, opened: Option<&OwnedFd>, later: Option<u32>) -> Result<()> {
-        let (full, ordered) =
-            (self.settings.durability == Durability::Full, self.settings.durability != Durability::None);
+    fn after_publish(&self, opened: Option<&OwnedFd>, later: Option<u32>, durability: Durability) -> Result<()> {
+        let (full, ordered) = (durability == Durability::Full, durability != Durability::None);
+        let failed = |error| self.destination.failed("setting the new version's mode", error).after_publish();
+        let mut changed = Ok(());
         if let (Some(mode), Some(fd)) = (later, opened) {
-            let set = sys::chmod(fd.as_fd(), mode).and_then(|()| if ordered { sys::fsync(fd.as_fd()) } else { Ok(()) });
-            set.map_err(|error| self.destination.failed("setting the new version's mode", error).after_publish())?;
+            changed = sys::chmod(fd.as_fd(), mode).map_err(failed);
+            if changed.is_ok() && ordered {
+                let hint = "the new version is published, but a power cut may take its mode, or bring the old one back";
+                sys::fsync(fd.as_fd()).map_err(|error| failed(error).kind_is(ErrorKind::Durability).hint(hint))?;
+            }
         }
-        if full { self.destination.sync_parents(opened.map_or(self.slot(), AsFd::as_fd)) } else { Ok(()) }
+        // A mode that could not be set does not keep the publish from being made durable.
+        let synced = if full { self.destination.sync_parents(opened.map_or(self.slot(), AsFd::as_fd)) } else { Ok(()) };
+        changed.and(synced)
     }
 
     /// Removes the displaced version and orphans; what resists is named, and stays for the next writer.
-    fn clean_up(&mut self, checkpoint: Checkpoint) -> Option<Error> {
+    fn clean_up(&mut self, locked: bool, checkpoint: Checkpoint) -> Option<Error> {
         let slot = self.slot.take()?;
+        // Only an exchange leaves something that takes long.
+        let displaced = self.settings.cleanup == Cleanup::Background && locked;
+        let slot = if displaced { give_back_later(slot, &self.destination)? } else { slot };
         let hint = format!("what is left in {} is removed by the next writer that can", slot.name.to_string_lossy());
         let cleaned = slot.give_back(self.destination.slots(), checkpoint);
         cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish().hint(hint))
@@ -203,12 +301,17 @@ impl Staged {
     fn rollback(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.owned("rolling back")?;
         let Some(slot) = self.slot.take() else { return Ok(()) };
+        let hint = format!("what is left in {} is removed by the next writer that can", slot.name.to_string_lossy());
         slot.give_back(self.destination.slots(), checkpoint)
-            .map_err(|error| self.destination.failed("rolling back", error))
+            .map_err(|error| self.destination.failed("rolling back", error).hint(hint))
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.generation != sys::fork_generation()
     }
 
     fn owned(&self, operation: &'static str) -> Result<()> {
-        if self.generation == sys::fork_generation() {
+        if !self.is_foreign() {
             return Ok(());
         }
         Err(Error::errno(operation, &self.destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess))
@@ -229,6 +332,24 @@ impl Staged {
         let name = self.destination.name.to_string_lossy();
         Error::errno("publishing", &self.destination.path, libc::ENOENT)
             .hint(format!("nothing was written at the staging path, whose last component must stay {name}{found}"))
+    }
+}
+
+/// Gives a slot back in a thread of its own; answers the slot if there can be none. The end of the
+/// process ends the thread: what is left then is an orphan, which the next writer removes.
+fn give_back_later(slot: Slot, destination: &Arc<Destination>) -> Option<Slot> {
+    let shared = Arc::new(Mutex::new(Some(slot)));
+    let take = |shared: &Mutex<Option<Slot>>| shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let (theirs, destination) = (Arc::clone(&shared), Arc::clone(destination));
+    let work = move || {
+        if let Some(slot) = take(&theirs) {
+            // Nobody waits for it: what resists stays as an orphan for the next writer.
+            drop(slot.give_back(destination.slots(), &mut tree::go_on));
+        }
+    };
+    match std::thread::Builder::new().name("atomik cleanup".into()).spawn(work) {
+        Ok(_) => None,
+        Err(_) => take(&shared),
     }
 }
 
@@ -270,7 +391,7 @@ macro_rules! guard {
             /// Does it belong to the parent of this process?
             #[cfg(feature = "python")]
             pub(crate) fn is_foreign(&self) -> bool {
-                self.0.generation != sys::fork_generation()
+                self.0.is_foreign()
             }
 
             /// Syncs, publishes, syncs the folder and removes what was displaced.
@@ -280,7 +401,10 @@ macro_rules! guard {
 
             /// The same; `checkpoint` stops it before the publish, and its cleaning up afterwards.
             pub(crate) fn commit_with(mut self, checkpoint: Checkpoint) -> Result<Committed> {
-                self.0.finish(checkpoint)
+                self.0.finish(checkpoint).map_err(|error| {
+                    let leftover = self.0.rollback(&mut tree::go_on).err().filter(|_| !self.0.is_foreign());
+                    error.with_leftover(leftover)
+                })
             }
 
             /// Discards the new version and reports what could not be removed; `Drop` does it silently.
@@ -301,7 +425,12 @@ macro_rules! guard {
 
             /// The same with a relative path starting from an open folder.
             pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<$guard> {
-                Staged::open(dir.as_fd(), path.as_ref(), $kind, &self.settings).map($guard)
+                self.create_with(dir.as_fd(), path.as_ref(), &mut tree::go_on)
+            }
+
+            /// The same; `checkpoint` stops the copying of the present version.
+            pub(crate) fn create_with(&self, dir: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> Result<$guard> {
+                Staged::open(dir, path, $kind, &self.settings, checkpoint).map($guard)
             }
         }
     };

@@ -18,19 +18,26 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("atomik rests on Linux system calls (renameat2, O_TMPFILE): it is for Linux only");
 
+mod backup;
+mod clone;
 mod committed;
 mod destination;
 mod error;
+#[cfg(test)]
+mod faults;
 mod file;
 mod folder;
 mod lock;
 mod metadata;
 mod options;
+mod probe;
 mod publish;
 #[cfg(feature = "python")]
 mod python;
 mod rename;
 mod slot;
+mod snapshot;
+mod sweep;
 mod sync;
 mod sys;
 mod tree;
@@ -39,5 +46,8 @@ pub use committed::Committed;
 pub use error::{Error, ErrorKind, Result};
 pub use file::{File, write};
 pub use folder::{Entry, Folder};
-pub use options::{Durability, Options};
+pub use options::{Cleanup, Durability, Options};
+pub use probe::{Probe, probe};
 pub use rename::{RenameFlags, exchange, rename, renameat2};
+pub use snapshot::Snapshot;
+pub use sweep::{Orphan, Sweep};

@@ -1,7 +1,9 @@
-//! Locks by name beside a destination, made on demand and removed with the last use.
+//! The lock of a destination, `.atomik-lock.NAME`: made on demand, removed after each use.
 //!
-//! The publish lock `.atomik-lock.NAME` is held for the microseconds of a folder's replacing publish,
-//! so that one that depends on the present version can check and exchange as one step.
+//! It is held for the microseconds of a folder's replacing publish, so that one that depends on the
+//! present version can check and exchange as one step, and while slots above the first are made or
+//! given back. A writer that is killed while it holds the lock leaves the name, which means nothing;
+//! the next writer removes it.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,6 +19,8 @@ use crate::sys::{self, Lock, User, errno};
 
 /// How often, a millisecond apart, a lock of another user is tried before it is an error.
 const TRIES: u32 = 2_000;
+/// How often a lock may be gone when it is held, each time since another writer was done with it.
+const GONE: u32 = 10_000;
 
 /// Holds a lock; `Drop` removes its name and lets go.
 pub(crate) struct NamedLock<'a> {
@@ -40,19 +44,23 @@ pub(crate) fn publish(destination: &Destination) -> Result<NamedLock<'_>> {
 impl<'a> NamedLock<'a> {
     /// Waits for the lock; `EBUSY` if another user's stays in its place.
     pub(crate) fn take(dir: BorrowedFd<'a>, name: OsString, user: &User) -> io::Result<Self> {
-        let mut tries = 0;
-        while tries < TRIES {
+        let (mut tries, mut gone) = (0, 0);
+        while tries < TRIES && gone < GONE {
             match attempt(dir, &name, user) {
                 Ok(Some(fd)) => return Ok(Self { dir, name, fd: Some(fd) }),
-                // Its holder removed it while we waited.
-                Ok(None) => {}
+                // Its holder removed it while we waited: it is free, unless somebody plays with it.
+                Ok(None) => gone += 1,
                 Err(error) if errno(&error) == libc::EOPNOTSUPP => return Ok(Self { dir, name, fd: None }),
                 // Another user's: it stands for microseconds only.
                 Err(error) if errno(&error) == libc::EACCES && sys::stat(dir, &name)?.is_some() => {
                     tries += 1;
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // It may have been made before the error, and nobody who cleans up would look here.
+                    drop(slot::remove_orphan_lock(dir, &name, user));
+                    return Err(error);
+                }
             }
         }
         Err(io::Error::from_raw_os_error(libc::EBUSY))
@@ -62,28 +70,48 @@ impl<'a> NamedLock<'a> {
 /// `None`: it was removed while we waited; `EACCES`: it is another user's.
 fn attempt(dir: BorrowedFd, name: &OsString, user: &User) -> io::Result<Option<OwnedFd>> {
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let fd = sys::openat(dir, name, flags, 0o600)?;
+    let fd = match sys::openat(dir, name, flags, 0o600) {
+        // A symlink, a folder, a lease: nothing that we have made.
+        Err(error) if matches!(errno(&error), libc::ELOOP | libc::EISDIR | libc::EAGAIN | libc::ENXIO) => {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
+        other => other?,
+    };
     let stat = match sys::stat_fd(fd.as_fd()) {
         // FUSE says so of a file that was removed while it is open.
         Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => return Ok(None),
         other => other?,
     };
+    let foreign = || io::Error::from_raw_os_error(libc::EACCES);
     if stat.uid != user.id() {
         // Root can open it, but a user must not make root wait.
-        return Err(io::Error::from_raw_os_error(libc::EACCES));
+        return Err(foreign());
     }
-    if sys::lock(fd.as_fd(), true)? == Lock::Unsupported {
-        sys::unlink(dir, name)?;
-        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    // Nor must anybody who can open it by another name, or by looser permissions than we give it.
+    let ours_alone = stat.links <= 1 && stat.permissions() | 0o700 == 0o700;
+    match sys::lock(fd.as_fd(), ours_alone)? {
+        Lock::Held => {}
+        Lock::Taken => return Err(foreign()),
+        Lock::Unsupported => {
+            sys::unlink(dir, name)?;
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
     }
     let named = sys::stat(dir, name)?;
     Ok(named.is_some_and(|named| named.same(&stat)).then_some(fd))
 }
 
+impl NamedLock<'_> {
+    /// Removes the name and lets go; false if the name stays, for whoever cleans up to remove.
+    pub(crate) fn release(mut self) -> bool {
+        self.fd.take().is_none_or(|_held| sys::unlink(self.dir, &self.name).is_ok())
+    }
+}
+
 impl Drop for NamedLock<'_> {
     fn drop(&mut self) {
         if self.fd.is_some() {
-            // If the name stays, the next writer finds it unlocked and takes it: nothing is lost.
+            // If the name stays, the next writer finds it unlocked and removes it: nothing is lost.
             drop(sys::unlink(self.dir, &self.name));
         }
     }

@@ -13,7 +13,7 @@ const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 
 /// What a version carries beside its content.
-struct Metadata {
+pub(crate) struct Metadata {
     stat: Stat,
     /// `user.*` and ACLs; no capabilities, no security labels: these are about the old content.
     xattrs: Vec<(CString, Vec<u8>)>,
@@ -41,6 +41,50 @@ impl Metadata {
         Ok(Self { stat, xattrs })
     }
 
+    /// All that an open file of a tree has: for a clone.
+    pub(crate) fn all(fd: BorrowedFd, stat: Stat) -> io::Result<Self> {
+        let mut xattrs = Vec::new();
+        for name in sys::list_xattrs_of(fd)? {
+            if let Some(value) = sys::get_xattr_of(fd, &name)? {
+                xattrs.push((name, value));
+            }
+        }
+        Ok(Self { stat, xattrs })
+    }
+
+    /// Gives a clone all of it, where permitted. `born` is what is new in its folder: what such an inode
+    /// is like, and whether it has inherited an ACL; `None` looks.
+    pub(crate) fn give_all(&self, fd: BorrowedFd, born: Option<(&Stat, bool)>) -> io::Result<()> {
+        let (born, acl) = match born {
+            Some((stat, acl)) => (*stat, acl),
+            None => (sys::stat_fd(fd)?, has_acl(fd)?),
+        };
+        keep_owner(fd, &self.stat, &born)?;
+        if acl {
+            for name in [ACCESS_ACL, DEFAULT_ACL] {
+                if !self.xattrs.iter().any(|(kept, _)| **kept == *name) {
+                    match sys::remove_xattr(fd, name) {
+                        Err(error) if errno(&error) == libc::ENODATA => {}
+                        other => other?,
+                    }
+                }
+            }
+        }
+        for (name, value) in &self.xattrs {
+            set_where_permitted(fd, name, value)?;
+        }
+        let mut mode = self.stat.permissions();
+        if mode & 0o6000 != 0 {
+            // Set-id bits lend an owner's or a group's rights: not another's.
+            let now = sys::stat_fd(fd)?;
+            if (now.uid, now.gid) != (self.stat.uid, self.stat.gid) {
+                mode &= 0o1777;
+            }
+        }
+        sys::chmod(fd, mode)?;
+        sys::set_times(fd, self.stat.times)
+    }
+
     /// Gives `fd` this metadata but the mode; answers the mode that it should have, and whether the
     /// present one may have changed.
     fn apply(mut self, fd: BorrowedFd, staged: &Stat) -> io::Result<(u32, bool)> {
@@ -65,14 +109,32 @@ impl Metadata {
         }
         for (name, value) in &self.xattrs {
             changed = true;
-            match sys::set_xattr(fd, name, value) {
-                // Where permitted: user xattrs need more rights than writing in some places.
-                Err(error) if matches!(errno(&error), libc::EPERM | libc::EACCES | libc::EOPNOTSUPP) => {}
-                other => other?,
-            }
+            set_where_permitted(fd, name, value)?;
         }
         Ok((mode, changed))
     }
+}
+
+/// User xattrs need more rights than writing in some places; `security.*` and `trusted.*` need root.
+fn set_where_permitted(fd: BorrowedFd, name: &CStr, value: &[u8]) -> io::Result<()> {
+    match sys::set_xattr(fd, name, value) {
+        Err(error) if matches!(errno(&error), libc::EPERM | libc::EACCES | libc::EOPNOTSUPP) => Ok(()),
+        other => other,
+    }
+}
+
+/// Has it an ACL, or one for what is made in it?
+pub(crate) fn has_acl(fd: BorrowedFd) -> io::Result<bool> {
+    Ok(sys::list_xattrs_of(fd)?.iter().any(|name| **name == *ACCESS_ACL || **name == *DEFAULT_ACL))
+}
+
+/// Gives a symlink or FIFO of a clone its owner, where permitted, and its times.
+pub(crate) fn give_name(at: BorrowedFd, name: &OsStr, stat: &Stat) -> io::Result<()> {
+    match sys::chown_name(at, name, stat.uid, stat.gid) {
+        Err(error) if errno(&error) == libc::EPERM => {}
+        other => other?,
+    }
+    sys::set_times_of_name(at, name, stat.times)
 }
 
 /// Gives the staged version the owner and group of the old one; false if the group could not be kept.
@@ -113,7 +175,7 @@ pub(crate) fn settle(
     fd: BorrowedFd,
     old: Option<Stat>,
 ) -> Result<Option<u32>> {
-    let old = old.filter(|old| settings.preserve && old.kind() != libc::S_IFLNK);
+    let old = old.filter(|old| settings.preserve && old.kind() != libc::S_IFLNK && !destination.is_strangers(old));
     if old.is_none() && settings.permissions.is_none() {
         return Ok(None);
     }
@@ -157,7 +219,7 @@ fn hand_on(destination: &Destination, slot: BorrowedFd) -> io::Result<()> {
     if gid != staged.gid {
         sys::chown(slot, None, Some(gid))?;
     }
-    sys::chmod(slot, if hands_on { 0o2700 } else { 0o700 })?;
+    sys::chmod(slot, destination.slots().mode()? | if hands_on { 0o2000 } else { 0 })?;
     let given = Metadata::of(destination.parent(), OsStr::new("."), parent)?;
     match given.xattrs.iter().find(|(name, _)| **name == *DEFAULT_ACL) {
         Some((name, value)) => sys::set_xattr(slot, name, value),

@@ -16,6 +16,29 @@ pub enum Durability {
     None,
 }
 
+/// When a displaced version is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cleanup {
+    /// Before the commit returns.
+    #[default]
+    Inline,
+    /// In a thread, after the commit has returned. What the end of the process interrupts, the next
+    /// writer finishes.
+    Background,
+}
+
+/// What a new version starts from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Start {
+    #[default]
+    Empty,
+    /// The present version, if there is one.
+    Present,
+    /// The present version, which must be there.
+    #[cfg(feature = "python")]
+    Existing,
+}
+
 /// The options without the guard that they are for.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -25,6 +48,21 @@ pub(crate) struct Settings {
     pub(crate) preserve: bool,
     pub(crate) follow_symlinks: bool,
     pub(crate) tmp_dir: Option<PathBuf>,
+    pub(crate) start: Start,
+    pub(crate) append: bool,
+    pub(crate) backup: Option<PathBuf>,
+    pub(crate) cleanup: Cleanup,
+}
+
+impl Settings {
+    /// With what only versions in a slot can be asked for.
+    #[cfg(feature = "python")]
+    pub(crate) fn updating(mut self, update: bool, cleanup: Cleanup) -> Self {
+        self.start = if update { Start::Present } else { Start::Empty };
+        self.overwrite |= update;
+        self.cleanup = cleanup;
+        self
+    }
 }
 
 /// Options for a [`File`](crate::File), a [`Folder`](crate::Folder) or an [`Entry`](crate::Entry).
@@ -56,6 +94,10 @@ impl<Guard> Options<Guard> {
             preserve: true,
             follow_symlinks: false,
             tmp_dir: None,
+            start: Start::Empty,
+            append: false,
+            backup: None,
+            cleanup: Cleanup::Inline,
         };
         Self::from_settings(settings)
     }
@@ -94,9 +136,50 @@ impl<Guard> Options<Guard> {
         self
     }
 
+    /// Starts from a copy of the present version, if there is one (default: from nothing), and replaces it.
+    ///
+    /// If somebody else has published meanwhile, the commit is refused
+    /// ([`ErrorKind::Conflict`](crate::ErrorKind::Conflict)) and theirs stands. A [`File`](crate::File)
+    /// starts at its beginning: seek to write elsewhere.
+    pub fn update(mut self, update: bool) -> Self {
+        self.settings.start = if update { Start::Present } else { Start::Empty };
+        self.settings.overwrite |= update;
+        self
+    }
+
+    /// Gives the displaced version this name beside the destination, replacing the backup before it.
+    pub fn backup(mut self, name: impl Into<PathBuf>) -> Self {
+        self.settings.backup = Some(name.into());
+        self
+    }
+
     /// Stages in this folder, which must be on the destination's mount (default: beside the destination).
     pub fn tmp_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.settings.tmp_dir = Some(folder.into());
+        self
+    }
+}
+
+impl Options<crate::File> {
+    /// As [`update`](Options::update), and whatever is written goes to the end (default: false).
+    pub fn append(mut self, append: bool) -> Self {
+        self.settings.append = append;
+        self.update(append)
+    }
+}
+
+impl Options<crate::Folder> {
+    /// When the displaced version is removed (default: before the commit returns).
+    pub fn cleanup(mut self, cleanup: Cleanup) -> Self {
+        self.settings.cleanup = cleanup;
+        self
+    }
+}
+
+impl Options<crate::Entry> {
+    /// When the displaced version is removed (default: before the commit returns).
+    pub fn cleanup(mut self, cleanup: Cleanup) -> Self {
+        self.settings.cleanup = cleanup;
         self
     }
 }

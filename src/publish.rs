@@ -1,14 +1,17 @@
 //! The publish: the one system call after which the destination is the new version.
 
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::backup;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
 use crate::slot;
+use crate::snapshot::{self, Base};
 use crate::sync;
-use crate::sys::{self, errno};
+use crate::sys::{self, Stat, errno};
+use crate::tree;
 
 /// `RENAME_NOREPLACE`, `RENAME_EXCHANGE` and `RENAME_WHITEOUT` of `renameat2(2)`.
 pub(crate) const NOREPLACE: u32 = libc::RENAME_NOREPLACE;
@@ -17,6 +20,31 @@ pub(crate) const WHITEOUT: u32 = libc::RENAME_WHITEOUT;
 
 /// How often a destination may appear and vanish under a publish before it gives up.
 const ROUNDS: u32 = 100;
+
+/// On what conditions a version is published, beside its durability.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) overwrite: bool,
+    /// What must still be there.
+    pub(crate) base: Option<&'a Base>,
+    /// What the displaced version will be called.
+    pub(crate) backup: Option<&'a OsStr>,
+}
+
+impl Terms<'_> {
+    /// Refuses if the present version is not the one that the body started from.
+    fn check(&self, destination: &Destination, now: Option<&Stat>) -> Result<()> {
+        match self.base {
+            Some(base) if !base.is(now) => Err(snapshot::conflict(&destination.path)),
+            _ => Ok(()),
+        }
+    }
+
+    /// The error of a destination that appeared where there was nothing.
+    fn appeared(&self, destination: &Destination, error: std::io::Error) -> Error {
+        if self.base.is_some() { snapshot::conflict(&destination.path) } else { failed(destination, error) }
+    }
+}
 
 /// What an old kernel, a sandbox or a filesystem without flags answers to `renameat2` with flags.
 /// It is a fact about one call on one filesystem, and is never remembered.
@@ -42,14 +70,20 @@ fn failed(destination: &Destination, error: std::io::Error) -> Error {
 pub(crate) fn unnamed(
     destination: &Destination,
     file: BorrowedFd,
-    overwrite: bool,
+    terms: Terms,
     exists: bool,
     sync_named: bool,
 ) -> Result<Option<u32>> {
     let fail = |error| failed(destination, error);
+    if !exists {
+        terms.check(destination, None)?;
+    }
     if !exists && !sync_named {
         match sys::link_fd(file, destination.parent(), &destination.name) {
-            Err(error) if errno(&error) == libc::EEXIST && overwrite => {}
+            Err(error) if errno(&error) == libc::EEXIST && terms.base.is_some() => {
+                return Err(terms.appeared(destination, error));
+            }
+            Err(error) if errno(&error) == libc::EEXIST && terms.overwrite => {}
             other => return other.map(|()| None).map_err(fail),
         }
     }
@@ -61,7 +95,7 @@ pub(crate) fn unnamed(
         if sync_named {
             sync::file(file, crate::Durability::Full, destination)?;
         }
-        named(destination, dir, &slot.name, overwrite)
+        named(destination, dir, &slot.name, terms)
     };
     match publish() {
         Ok(()) => Ok(Some(slot.next)),
@@ -74,86 +108,167 @@ pub(crate) fn unnamed(
 }
 
 /// Publishes a file or symlink that has a name in `dir`.
-pub(crate) fn named(destination: &Destination, dir: BorrowedFd, name: &OsStr, overwrite: bool) -> Result<()> {
+pub(crate) fn named(destination: &Destination, dir: BorrowedFd, name: &OsStr, terms: Terms) -> Result<()> {
     let (parent, target) = (destination.parent(), &destination.name);
-    let published =
-        if overwrite { sys::renameat2(dir, name, parent, target, 0) } else { move_file(dir, name, parent, target) };
-    published.map_err(|error| failed(destination, error))
+    let replace = || sys::renameat2(dir, name, parent, target, 0).map_err(|error| failed(destination, error));
+    match terms.base {
+        Some(base) if !base.is_nothing() => {
+            let _lock = lock::publish(destination)?;
+            terms.check(destination, destination.stat()?.as_ref())?;
+            replace()
+        }
+        None if terms.overwrite => replace(),
+        // A name that stays in the slot goes with the slot.
+        _ => move_file(dir, name, parent, target).map(drop).map_err(|error| match errno(&error) {
+            libc::EEXIST => terms.appeared(destination, error),
+            _ => failed(destination, error),
+        }),
+    }
 }
 
 /// Renames a file without replacing: where `NOREPLACE` is missing, `link` and `unlink` promise the same.
-pub(crate) fn move_file(dir: BorrowedFd, name: &OsStr, to: BorrowedFd, target: &OsStr) -> std::io::Result<()> {
+/// Once it is linked it is published: the inner error says why it has its old name, too.
+pub(crate) fn move_file(
+    dir: BorrowedFd,
+    name: &OsStr,
+    to: BorrowedFd,
+    target: &OsStr,
+) -> std::io::Result<Option<std::io::Error>> {
     match sys::renameat2(dir, name, to, target, NOREPLACE) {
         Err(error) if is_unsupported(&error) => {
             sys::link(dir, name, to, target).map_err(|linked| if is_unsupported(&linked) { error } else { linked })?;
-            sys::unlink(dir, name)
+            Ok(sys::unlink(dir, name).err())
         }
-        other => other,
+        other => other.map(|()| None),
     }
 }
 
 /// Publishes the folder that has the destination's name in a slot; `exists` is what was seen just
-/// before. Where `NOREPLACE` is missing and
-/// replacing was asked for, plain `rename` promises the same: it replaces nothing but an empty folder.
-pub(crate) fn folder(destination: &Destination, slot: BorrowedFd, overwrite: bool, mut exists: bool) -> Result<()> {
-    let (parent, name) = (destination.parent(), &destination.name);
+/// before. Answers whether it held the publish lock, whose name is then gone. Where `NOREPLACE` is
+/// missing and replacing was asked for, plain `rename` promises the same: it replaces nothing but an empty folder.
+pub(crate) fn folder(destination: &Destination, slot: BorrowedFd, terms: Terms, mut exists: bool) -> Result<bool> {
+    let (parent, name, overwrite) = (destination.parent(), &destination.name, terms.overwrite);
     for _ in 0..ROUNDS {
-        if exists && exchange(destination, slot)? {
-            return Ok(());
+        if exists {
+            if let Some(lock_gone) = exchange(destination, slot, Kind::Folder, terms)? {
+                return Ok(lock_gone);
+            }
         }
+        terms.check(destination, None)?;
         match sys::renameat2(slot, name, parent, name, NOREPLACE) {
             Err(error) if overwrite && is_unsupported(&error) => {
-                return sys::renameat2(slot, name, parent, name, 0).map_err(|error| failed(destination, error));
+                return sys::renameat2(slot, name, parent, name, 0)
+                    .map(|()| false)
+                    .map_err(|error| failed(destination, error));
+            }
+            Err(error) if terms.base.is_some() && errno(&error) == libc::EEXIST => {
+                return Err(terms.appeared(destination, error));
             }
             Err(error) if overwrite && matches!(errno(&error), libc::EEXIST | libc::ENOTEMPTY) => {
                 exists = destination.check(Kind::Folder, true, false)?.is_some();
             }
-            other => return other.map_err(|error| failed(destination, error)),
+            other => return other.map(|()| false).map_err(|error| failed(destination, error)),
         }
     }
     Err(Error::errno("publishing", &destination.path, libc::EBUSY)
         .hint("the destination keeps appearing and vanishing"))
 }
 
-/// Exchanges staging and destination under the publish lock; false if the destination has vanished.
-fn exchange(destination: &Destination, slot: BorrowedFd) -> Result<bool> {
+/// Tries, before the body, whether two names can be exchanged beside the destination.
+pub(crate) fn try_exchange(destination: &Destination) -> Result<()> {
+    let failed = |error| destination.failed("creating staging", error);
+    let slots = destination.slots();
+    let slot = slot::Slot::take(slots).map_err(failed)?;
+    let (one, other) = (OsStr::new("one"), OsStr::new("other"));
+    let tried = sys::mkdir(slot.fd.as_fd(), one, 0o700)
+        .and_then(|_| sys::mkdir(slot.fd.as_fd(), other, 0o700))
+        .and_then(|_| sys::renameat2(slot.fd.as_fd(), one, slot.fd.as_fd(), other, EXCHANGE));
+    // What resists is removed with the slot that the commit takes.
+    drop(slot.give_back(slots, &mut tree::go_on));
+    tried.map_err(|error| {
+        let unsupported = is_unsupported(&error);
+        let error = failed(error);
+        if unsupported {
+            error
+                .kind_is(ErrorKind::Unsupported)
+                .hint("this filesystem (or sandbox) cannot exchange two names, which a backup needs")
+        } else {
+            error
+        }
+    })
+}
+
+/// Exchanges staging and destination under the publish lock, and answers whether the lock's name is gone;
+/// `None` if the destination has vanished.
+pub(crate) fn exchange(destination: &Destination, slot: BorrowedFd, kind: Kind, terms: Terms) -> Result<Option<bool>> {
     let (parent, name) = (destination.parent(), &destination.name);
-    let _lock = lock::publish(destination)?;
+    let lock = lock::publish(destination)?;
+    if terms.base.is_some() || terms.backup.is_some() {
+        let now = destination.stat()?;
+        terms.check(destination, now.as_ref())?;
+        let Some(now) = now else { return Ok(None) };
+        if let Some(backup) = terms.backup {
+            backup::mark(slot, &now, backup).map_err(|error| failed(destination, error))?;
+        }
+    }
     let swap = || sys::renameat2(slot, name, parent, name, EXCHANGE);
     let mut exchanged = swap();
+    let mut writable = None;
     if matches!(&exchanged, Err(error) if errno(error) == libc::EACCES) {
         // The displaced folder moves to another parent too, and may not be writable by its owner.
-        let mode = sys::stat(parent, name).map_err(|error| failed(destination, error))?.map(|old| old.permissions());
-        if let Some(mode) = mode.filter(|mode| mode & 0o200 == 0) {
-            if sys::chmod_unopened(parent, name, mode | 0o200).is_ok() {
-                exchanged = swap();
-                if exchanged.is_err() {
-                    sys::chmod_unopened(parent, name, mode).map_err(|error| failed(destination, error))?;
-                }
+        // By one handle: whatever takes the name meanwhile keeps its own mode.
+        let old = sys::open_handle(parent, name).and_then(|old| sys::stat_fd(old.as_fd()).map(|stat| (old, stat)));
+        let (old, stat) = old.map_err(|error| failed(destination, error))?;
+        let mode = stat.permissions();
+        if mode & 0o200 == 0 && sys::chmod_handle(old.as_fd(), mode | 0o200).is_ok() {
+            exchanged = swap();
+            if exchanged.is_err() {
+                sys::chmod_handle(old.as_fd(), mode).map_err(|error| failed(destination, error))?;
+            } else {
+                writable = Some((old, mode));
             }
         }
     }
     match exchanged {
         Ok(()) => {}
-        Err(error) if errno(&error) == libc::ENOENT => return Ok(false),
+        Err(error) if errno(&error) == libc::ENOENT => return Ok(None),
         Err(error) => return Err(failed(destination, error)),
     }
-    // Something else than a folder or symlink may have taken the name since it was checked. Under
-    // the lock nobody has built on our version yet: it is taken back.
-    match sys::stat(slot, name) {
-        Ok(Some(displaced)) if !matches!(displaced.kind(), libc::S_IFDIR | libc::S_IFLNK) => {
-            swap().map_err(|error| failed(destination, error).after_publish())?;
+    // Something else may have taken the name since it was checked, by a rename that asks for no lock.
+    // Under the lock nobody has built on our version yet: it is taken back.
+    // What cannot be looked at is what was checked under the lock.
+    let displaced = sys::stat(slot, name).unwrap_or_default();
+    let refused = match (&displaced, kind) {
+        (Some(displaced), Kind::Folder) if displaced.kind() == libc::S_IFREG => {
             Err(Error::errno("publishing", &destination.path, libc::ENOTDIR)
                 .hint("a file is never replaced by a folder"))
         }
-        _ => Ok(true),
+        (Some(displaced), Kind::File) if displaced.is_folder() => {
+            Err(Error::errno("publishing", &destination.path, libc::EISDIR)
+                .hint("a folder is never replaced by a file"))
+        }
+        (Some(displaced), _) => terms.check(destination, Some(displaced)),
+        (None, _) => Ok(()),
+    };
+    // What was made writable for the move gets its mode back where it stays.
+    let restore = || match &writable {
+        Some((old, mode)) => sys::chmod_handle(old.as_fd(), *mode),
+        None => Ok(()),
+    };
+    if let Err(refusal) = refused {
+        swap().and_then(|()| restore()).map_err(|error| failed(destination, error).after_publish())?;
+        return Err(refusal);
     }
+    if terms.backup.is_some() && backup::complete(slot, parent, &[name]).is_ok() {
+        // If completing fails, giving the slot back tries again, says why, and keeps what it cannot rename.
+        restore().map_err(|error| failed(destination, error).after_publish())?;
+    }
+    Ok(Some(lock.release()))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::fd::AsFd;
     use std::path::Path;
 
     use super::*;
@@ -165,7 +280,7 @@ mod tests {
         let (destination, _) = Destination::open(sys::CWD, path, Kind::File, &settings, false)?;
         let mut file = std::fs::File::from(sys::tmpfile(destination.staging()).unwrap().unwrap());
         file.write_all(b"new").unwrap();
-        unnamed(&destination, file.as_fd(), overwrite, exists, true)
+        unnamed(&destination, file.as_fd(), Terms { overwrite, base: None, backup: None }, exists, true)
     }
 
     #[test]

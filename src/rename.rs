@@ -66,8 +66,14 @@ pub(crate) fn rename_at(
     if is_folder || errno(&error) == libc::EPERM {
         return Err(explain(src, dst, flags, error));
     }
-    publish::move_file(src_dir, src.as_os_str(), dst_dir, dst.as_os_str())
-        .map_err(|error| explain(src, dst, flags, error))
+    match publish::move_file(src_dir, src.as_os_str(), dst_dir, dst.as_os_str()) {
+        Ok(None) => Ok(()),
+        Ok(Some(error)) => Err(Error::new("removing the old name", src, error)
+            .to(dst)
+            .after_publish()
+            .hint("the file has its new name, and still its old one, too")),
+        Err(error) => Err(explain(src, dst, flags, error)),
+    }
 }
 
 /// Exchanges two paths of any types in one step (`RENAME_EXCHANGE`). No sync.

@@ -6,44 +6,33 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use crate::lock::NamedLock;
-use crate::sys::{self, Lock, User, errno};
+use crate::sys::{self, Lock, Stat, User, errno};
 use crate::tree::{self, Checkpoint};
 
-/// Longer names are shortened: `.atomik-NNNNN.` and 120 bytes fit the shortest limit in use (143, eCryptfs).
-const LONGEST: usize = 120;
-/// A litter of this many slots is somebody's mischief: go to a random name.
-const MOST: u32 = 100_000;
+mod name;
+mod orphans;
+
+pub(crate) use name::{destination_of, is_name, name, number_of};
+use orphans::{Above, Found, Orphans, clear, is_empty, is_named, is_ours, list, look, stat_opened, sweep};
+pub(crate) use orphans::{Inspected, inspect, remove_displaced, remove_orphan_lock, sweep_all, sweep_from};
+
+/// A litter of this many slots is somebody's mischief, and so is a slot that as often is there when it
+/// is made and gone when it is opened: go to a random name.
+const MOST: u32 = 10_000;
 
 /// FUSE servers keep an unlinked file that was open under a hidden name until they hear, a moment
 /// later, that it was closed: how often, a millisecond apart, a slot is tried.
 const FORGETTING: u32 = 50;
 
-/// The name of slot `n` (or of the lock: `lock`) of a destination.
-pub(crate) fn name(n: &str, destination: &OsStr) -> OsString {
-    let bytes = destination.as_bytes();
-    let mut name = format!(".atomik-{n}.").into_bytes();
-    if bytes.len() <= LONGEST {
-        name.extend_from_slice(bytes);
-    } else {
-        // Cut between characters: some filesystems refuse broken UTF-8.
-        let keep = LONGEST - 17;
-        let keep = match std::str::from_utf8(bytes) {
-            Ok(text) => (0..=keep).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0),
-            Err(_) => keep,
-        };
-        name.extend_from_slice(&bytes[..keep]);
-        name.extend_from_slice(format!("~{:016x}", fnv1a(bytes)).as_bytes());
-    }
-    OsString::from_vec(name)
-}
+/// How long a file waits for the one before it, which needs two system calls (and, on an old btrfs, a
+/// sync), before it takes the next slot; and how often it looks.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// FNV-1a, 64 bits: the same in every process and release, since slots are found by name.
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
+const PASSING: Duration = Duration::from_micros(50);
 
 /// Where the slots of a destination are, and whose.
 #[derive(Clone, Copy)]
@@ -51,12 +40,35 @@ pub(crate) struct Beside<'a> {
     pub(crate) dir: BorrowedFd<'a>,
     pub(crate) destination: &'a OsStr,
     pub(crate) user: &'a User,
+    /// What `dir` is like, once somebody has looked.
+    pub(crate) folder: &'a OnceLock<Stat>,
 }
 
 impl<'a> Beside<'a> {
     /// Waits for one's turn among the writers that use more than the first slot.
     fn turn(&self) -> io::Result<NamedLock<'a>> {
-        NamedLock::take(self.dir, name("sweep", self.destination), self.user)
+        NamedLock::take(self.dir, self.lock(), self.user)
+    }
+
+    /// What the folder is like.
+    fn look(&self) -> io::Result<Stat> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(*folder);
+        }
+        let folder = sys::stat_fd(self.dir)?;
+        Ok(*self.folder.get_or_init(|| folder))
+    }
+
+    /// The mode of a slot. Where others can rename in the folder, a folder of ours that is no slot might be
+    /// given a slot's name, to be emptied: there slots are marked by a bit that no other folder has
+    /// beside this mode.
+    pub(crate) fn mode(&self) -> io::Result<u32> {
+        let open = self.look()?.others_rename(0o022);
+        Ok(if open { 0o1700 } else { 0o700 })
+    }
+
+    fn lock(&self) -> OsString {
+        name("lock", self.destination)
     }
 
     fn name(&self, number: u32) -> OsString {
@@ -71,40 +83,22 @@ pub(crate) struct Slot {
     pub(crate) fd: OwnedFd,
     /// Its number; `None` where locks do not work and the name is random.
     number: Option<u32>,
-}
-
-/// What was found under the name of a slot.
-#[derive(PartialEq, Eq)]
-enum Found {
-    /// Nothing.
-    Missing,
-    /// An orphan, which was removed or, if that was asked, emptied.
-    Orphan,
-    /// Somebody holds its lock.
-    Alive,
-    /// Pinned, another user's, resisting, or no slot at all: it is left.
-    Kept,
-}
-
-/// What to do with an orphan.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Orphans {
-    Remove,
-    Empty,
+    /// Has its owner held the lock of the destination here? Then nobody's is left.
+    pub(crate) lock_taken: bool,
 }
 
 impl Slot {
     /// Makes a folder slot for a destination; an orphan in its place is removed first.
     pub(crate) fn take(beside: Beside) -> io::Result<Slot> {
-        let Beside { dir, destination, user } = beside;
+        let Beside { dir, destination, .. } = beside;
         let mut number = 0;
-        while number < MOST {
+        for _ in 0..MOST {
             let name = beside.name(number);
             // Above the first, slots are made in turn, each on the one below: an orphan far up is
             // found only if there is no gap on the way.
             let mut turn = None;
             if number > 0 {
-                if matches!(look(beside, &name, Orphans::Empty, &mut tree::go_on)?, Found::Alive | Found::Kept) {
+                if look(beside, &name, Orphans::Empty, &mut tree::go_on)?.is_taken() {
                     number += 1;
                     continue;
                 }
@@ -114,19 +108,28 @@ impl Slot {
                     continue;
                 }
             }
-            if !sys::mkdir(dir, &name, 0o700)? {
-                if matches!(look(beside, &name, Orphans::Remove, &mut tree::go_on)?, Found::Alive | Found::Kept) {
+            if !sys::mkdir(dir, &name, beside.mode()?)? {
+                if look(beside, &name, Orphans::Remove, &mut tree::go_on)?.is_taken() {
                     number += 1;
                     continue;
                 }
-                if !sys::mkdir(dir, &name, 0o700)? {
+                if !sys::mkdir(dir, &name, beside.mode()?)? {
                     continue;
                 }
             }
-            match own(dir, &name, user) {
+            match own(beside, &name) {
                 Ok((fd, Lock::Held)) => {
+                    // Somebody may have used the name between the making and the locking, and have left there
+                    // what a reader pins: what is owned is looked into, whoever made it.
+                    let free = is_empty(fd.as_fd())
+                        .and_then(|empty| Ok(empty || clear(beside, fd.as_fd(), &mut tree::go_on)?))
+                        .inspect_err(|_| drop(sys::rmdir(dir, &name)))?;
+                    if !free {
+                        number += 1;
+                        continue;
+                    }
                     drop(turn);
-                    return Ok(Slot { name, fd, number: Some(number) });
+                    return Ok(Slot { name, fd, number: Some(number), lock_taken: false });
                 }
                 Ok((_, Lock::Taken)) => number += 1,
                 Ok((_, Lock::Unsupported)) => {
@@ -143,11 +146,14 @@ impl Slot {
             }
         }
         let name = name(&format!("r{:016x}", sys::random()?), destination);
-        if !sys::mkdir(dir, &name, 0o700)? {
+        if !sys::mkdir(dir, &name, beside.mode()?)? {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
-        let fd = sys::open_folder(dir, &name)?;
-        Ok(Slot { name, fd, number: None })
+        let (fd, lock) = own(beside, &name)?;
+        if lock == Lock::Taken {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        Ok(Slot { name, fd, number: None, lock_taken: false })
     }
 
     /// Gives the slot back, with what is still in it and all orphans removed. An error leaves it as
@@ -155,39 +161,42 @@ impl Slot {
     ///
     /// While a slot further up is alive, this one stays, empty and unlocked, as a stepping stone:
     /// if that writer is killed, the next one still finds the way to its orphan. The last of them to
-    /// end removes the stones. They take turns (`.atomik-sweep.NAME`): what one sees of the others is
-    /// still so when it removes its own.
+    /// end removes the stones. They take turns, under the destination's lock: what one sees of the
+    /// others is still so when it removes its own.
     pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
-        let Some(number) = self.number else { return self.remove(beside.dir, checkpoint) };
+        let Some(number) = self.number else { return self.remove(beside, checkpoint) };
         // What takes long comes first, and without a lock.
-        let above = sweep(beside, number + 1, Orphans::Empty, checkpoint);
+        let above = sweep(beside, number + 1, 4, Orphans::Empty, checkpoint);
         if number == 0 && matches!(above, Ok(Above::Nothing)) {
-            return self.remove(beside.dir, checkpoint);
+            self.remove(beside, checkpoint)?;
+            return if self.lock_taken { Ok(()) } else { remove_orphan_lock(beside.dir, &beside.lock(), beside.user) };
         }
-        if !clear(self.fd.as_fd(), checkpoint)? {
+        if !clear(beside, self.fd.as_fd(), checkpoint)? {
             return Ok(());
         }
         let turn = beside.turn()?;
-        let above = sweep(beside, number + 1, Orphans::Remove, checkpoint);
+        let above = sweep(beside, number + 1, 4, Orphans::Remove, checkpoint);
         if matches!(above, Ok(Above::Alive)) {
             // Unlocked within one's turn: the next one sees a stone, not somebody alive.
             drop(self);
         } else {
-            self.remove(beside.dir, checkpoint)?;
+            self.remove(beside, checkpoint)?;
             drop(self);
             for below in (0..number).rev() {
                 // Who is alive there goes on when it ends.
-                if look(beside, &beside.name(below), Orphans::Remove, checkpoint)? == Found::Alive {
+                if look(beside, &beside.name(below), Orphans::Remove, checkpoint)?.is_in_use() {
                     break;
                 }
             }
         }
-        drop(turn);
-        above.map(drop)
+        let released = turn.release();
+        above?;
+        if released { Ok(()) } else { remove_orphan_lock(beside.dir, &beside.lock(), beside.user) }
     }
 
     /// Removes the slot with what is in it.
-    fn remove(&self, dir: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
+    fn remove(&self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
+        let dir = beside.dir;
         let full = |error: &io::Error| matches!(errno(error), libc::ENOTEMPTY | libc::EEXIST);
         for _ in 0..FORGETTING {
             match sys::rmdir(dir, &self.name) {
@@ -196,11 +205,11 @@ impl Slot {
                 other => return other,
             }
             // Pinned: its last reader, or the next writer, removes it.
-            if !clear(self.fd.as_fd(), checkpoint)? {
+            if !clear(beside, self.fd.as_fd(), checkpoint)? {
                 return Ok(());
             }
             match sys::rmdir(dir, &self.name) {
-                Err(error) if full(&error) => std::thread::sleep(std::time::Duration::from_millis(1)),
+                Err(error) if full(&error) => std::thread::sleep(Duration::from_millis(1)),
                 other => return other,
             }
         }
@@ -209,168 +218,56 @@ impl Slot {
 }
 
 /// Opens and locks a folder just made; `ENOENT` if the name leads elsewhere by then.
-fn own(dir: BorrowedFd, name: &OsStr, user: &User) -> io::Result<(OwnedFd, Lock)> {
-    let fd = sys::open_folder(dir, name)?;
+fn own(beside: Beside, name: &OsStr) -> io::Result<(OwnedFd, Lock)> {
+    let fd = sys::open_folder(beside.dir, name)?;
     let lock = sys::lock(fd.as_fd(), false)?;
-    if lock == Lock::Held && !is_ours(dir, name, fd.as_fd(), user)? {
-        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    let elsewhere = || io::Error::from_raw_os_error(libc::ENOENT);
+    let stat = stat_opened(fd.as_fd())?.ok_or_else(elsewhere)?;
+    if lock == Lock::Held && !is_named(beside.dir, name, &stat)? {
+        return Err(elsewhere());
+    }
+    if lock != Lock::Taken && !is_ours(beside, &stat)? {
+        // Not what was made, unless a filesystem (bindfs) leaves out the mark: then there is nothing in it.
+        if stat.uid != beside.user.id() || !list(fd.as_fd())?.is_empty() {
+            return Ok((fd, Lock::Taken));
+        }
+        // Changing the mode might cost a group that is to be inherited.
+        if stat.mode & libc::S_ISGID == 0 {
+            sys::chmod(fd.as_fd(), stat.permissions() | 0o1000)?;
+        }
     }
     Ok((fd, lock))
 }
 
 /// A file's name in a slot, for the moment before it is renamed.
-pub(crate) struct Linked<'a> {
+pub(crate) struct Linked {
     pub(crate) name: OsString,
     /// The number from which to sweep.
     pub(crate) next: u32,
-    /// Where the first slot is in use, they take turns with the next: orphans stay close together.
-    _turn: Option<NamedLock<'a>>,
 }
 
-/// Gives a locked unnamed file the name of the first free slot.
-pub(crate) fn link<'a>(file: BorrowedFd, beside: Beside<'a>) -> io::Result<Linked<'a>> {
-    let (mut number, mut turn) = (0, None);
-    while number < MOST {
+/// Gives a locked unnamed file the name of the first slot that is no folder's. Another file there is
+/// gone in a moment: waiting for it, not going further up, keeps orphans together without a lock.
+pub(crate) fn link(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
+    let (mut number, mut gone) = (0, 0);
+    let mut patience = PATIENCE;
+    while number + gone < MOST {
         let name = beside.name(number);
         match sys::link_fd(file, beside.dir, &name) {
-            Ok(()) => return Ok(Linked { name, next: number + 1, _turn: turn }),
+            Ok(()) => return Ok(Linked { name, next: number + 1 }),
             Err(error) if errno(&error) == libc::EEXIST => {}
             Err(error) => return Err(error),
         }
-        if matches!(look(beside, &name, Orphans::Remove, &mut tree::go_on)?, Found::Alive | Found::Kept) {
-            if turn.is_none() {
-                turn = Some(beside.turn()?);
+        match look(beside, &name, Orphans::Remove, &mut tree::go_on)? {
+            Found::Passing if !patience.is_zero() => {
+                patience = patience.saturating_sub(PASSING);
+                std::thread::sleep(PASSING);
             }
-            number += 1;
+            Found::Passing | Found::Alive | Found::Kept => number += 1,
+            Found::Missing | Found::Orphan => gone += 1,
         }
     }
     Err(io::Error::from_raw_os_error(libc::EEXIST))
-}
-
-/// What is above a slot.
-pub(crate) enum Above {
-    Nothing,
-    /// Orphans, now removed or emptied, or what is no slot.
-    Orphans,
-    Alive,
-}
-
-/// Removes the orphans from slot `number` on: what a file's publish does after it.
-pub(crate) fn sweep_from(beside: Beside, number: u32, checkpoint: Checkpoint) -> io::Result<()> {
-    sweep(beside, number, Orphans::Remove, checkpoint).map(drop)
-}
-
-/// Empties orphans from slot `number` on, until four names in a row are missing, the slot before
-/// `number`, just given back, being the first: litter stays bounded without ever listing a folder.
-/// If asked, removes those that are not below one that is alive: the others lead to it.
-fn sweep(beside: Beside, number: u32, orphans: Orphans, checkpoint: Checkpoint) -> io::Result<Above> {
-    let (mut missing, mut found, mut alive) = (1, Vec::new(), None);
-    let mut above = Above::Nothing;
-    for number in number..number.saturating_add(MOST) {
-        if missing == 4 {
-            break;
-        }
-        match look(beside, &beside.name(number), Orphans::Empty, checkpoint)? {
-            Found::Missing => {
-                missing += 1;
-                continue;
-            }
-            Found::Orphan => found.push(number),
-            Found::Alive => alive = Some(number),
-            Found::Kept => {}
-        }
-        above = Above::Orphans;
-        missing = 0;
-    }
-    if orphans == Orphans::Remove {
-        for number in found.into_iter().rev().take_while(|number| alive.is_none_or(|alive| *number > alive)) {
-            // Somebody looks at it just now, and still has a turn to come: leave that one the way up.
-            if look(beside, &beside.name(number), Orphans::Remove, checkpoint)? == Found::Alive {
-                return Ok(Above::Alive);
-            }
-        }
-    }
-    Ok(if alive.is_some() { Above::Alive } else { above })
-}
-
-/// Does the name still lead to this inode, and is it this user's?
-fn is_ours(dir: BorrowedFd, name: &OsStr, fd: BorrowedFd, user: &User) -> io::Result<bool> {
-    let open = match sys::stat_fd(fd) {
-        // FUSE says so of a folder that was removed while it is open.
-        Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => return Ok(false),
-        other => other?,
-    };
-    let named = sys::stat(dir, name)?;
-    Ok(named.is_some_and(|named| named.same(&open)) && open.uid == user.id())
-}
-
-/// Looks at what has the name of a slot, and removes or empties it if it is an orphan of this user: a
-/// folder or a file whose lock is free. There is no other test.
-fn look(beside: Beside, name: &OsStr, orphans: Orphans, checkpoint: Checkpoint) -> io::Result<Found> {
-    let dir = beside.dir;
-    let fd = match sys::open_any(dir, name) {
-        Ok(fd) => fd,
-        Err(error) => {
-            return match errno(&error) {
-                libc::ENOENT => Ok(Found::Missing),
-                // A symlink, a socket, a file of somebody else's: no slot of ours.
-                libc::ELOOP | libc::ENXIO | libc::ENODEV | libc::EACCES | libc::EPERM => Ok(Found::Kept),
-                _ => Err(error),
-            };
-        }
-    };
-    match sys::lock(fd.as_fd(), false)? {
-        Lock::Taken => return Ok(Found::Alive),
-        Lock::Unsupported => return Ok(Found::Kept),
-        Lock::Held if is_ours(dir, name, fd.as_fd(), beside.user)? => {}
-        // Gone meanwhile, or another user's.
-        Lock::Held => return Ok(if sys::stat(dir, name)?.is_none() { Found::Missing } else { Found::Kept }),
-    }
-    let removed = match sys::stat_fd(fd.as_fd())?.kind() {
-        libc::S_IFDIR => match clear(fd.as_fd(), checkpoint) {
-            Ok(true) if orphans == Orphans::Remove => sys::rmdir(dir, name),
-            Ok(true) => Ok(()),
-            Ok(false) => return Ok(Found::Kept),
-            Err(error) => Err(error),
-        },
-        libc::S_IFREG => sys::unlink(dir, name),
-        _ => return Ok(Found::Kept),
-    };
-    match removed {
-        Ok(()) => Ok(Found::Orphan),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
-        // Something in it resists (immutable, a mount): it stays, and nobody's commit fails for it.
-        Err(_) => Ok(Found::Kept),
-    }
-}
-
-/// Removes everything in a locked slot; `false` if a version in it is pinned.
-fn clear(slot: BorrowedFd, checkpoint: Checkpoint) -> io::Result<bool> {
-    let mut entries = Vec::new();
-    let reader = sys::open_folder(slot, OsStr::new("."))?;
-    let mut buffer = vec![0_u8; 4096];
-    while sys::read_folder(reader.as_fd(), &mut buffer, &mut entries)? {}
-    for (name, _) in &entries {
-        match sys::open_folder(slot, name) {
-            Ok(version) if sys::lock(version.as_fd(), false)? == Lock::Taken => return Ok(false),
-            // The lock is kept until the version has gone: no reader pins what is being removed.
-            Ok(version) => {
-                match tree::remove_below(version.as_fd(), checkpoint) {
-                    // Its owner may read but not search or change it.
-                    Err(error) if errno(&error) == libc::EACCES => {
-                        sys::chmod(version.as_fd(), 0o700)?;
-                        tree::remove_below(version.as_fd(), checkpoint)?;
-                    }
-                    other => other?,
-                }
-                sys::rmdir(slot, name)?;
-            }
-            Err(error) if matches!(errno(&error), libc::ENOTDIR | libc::ELOOP) => sys::unlink(slot, name)?,
-            // Not readable by its owner: the removal below knows how.
-            Err(_) => tree::remove_below(slot, checkpoint)?,
-        }
-    }
-    Ok(true)
 }
 
 #[cfg(test)]
@@ -378,20 +275,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_name_is_shortened_between_characters_and_stays_unique() {
-        let long = OsString::from("ä".repeat(127));
-        let short = name("0", &long);
-        assert!(short.len() <= 255 && short.to_str().is_some());
-        assert_ne!(short, name("0", OsStr::new(&"ä".repeat(126))));
-        assert_eq!(name("7", OsStr::new("data")), ".atomik-7.data");
-    }
-
-    #[test]
     fn a_living_slot_is_left_and_an_orphan_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let dir = sys::open_folder(sys::CWD, folder.path().as_os_str()).unwrap();
-        let user = User::default();
-        let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("x"), user: &user };
+        let (user, look) = (User::default(), OnceLock::new());
+        let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("x"), user: &user, folder: &look };
         let first = Slot::take(beside).unwrap();
         let second = Slot::take(beside).unwrap();
         assert_eq!((first.name.to_str(), second.name.to_str()), (Some(".atomik-0.x"), Some(".atomik-1.x")));
@@ -409,8 +297,8 @@ mod tests {
     fn an_orphan_far_up_is_found_over_stepping_stones() {
         let folder = tempfile::tempdir().unwrap();
         let dir = sys::open_folder(sys::CWD, folder.path().as_os_str()).unwrap();
-        let user = User::default();
-        let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("x"), user: &user };
+        let (user, look) = (User::default(), OnceLock::new());
+        let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("x"), user: &user, folder: &look };
         let mut slots: Vec<_> = (0..10).map(|_| Slot::take(beside).unwrap()).collect();
         let killed = slots.pop();
         for slot in slots {

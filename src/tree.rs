@@ -4,6 +4,10 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use crate::sys::{self, Stat, errno};
 
@@ -54,9 +58,10 @@ pub(crate) fn walk(root: OwnedFd, visitor: &mut dyn Visitor, checkpoint: Checkpo
         if let Some(name) = top.subfolders.pop() {
             if let Some(fd) = visitor.enter(top.fd(), &name)? {
                 frames.push(read(name, fd, &mut buffer, visitor, checkpoint)?);
-                if let Some(old) = frames.len().checked_sub(OPEN + 1).map(|index| &mut frames[index]) {
-                    old.stat = Some(sys::stat_fd(old.fd())?);
-                    old.fd = None;
+                // It may have been given up before: the walk goes down more than once.
+                let far = frames.len().checked_sub(OPEN + 1).map(|index| &mut frames[index]);
+                if let Some((old, fd)) = far.and_then(|old| old.fd.take().map(|fd| (old, fd))) {
+                    old.stat = Some(sys::stat_fd(fd.as_fd())?);
                 }
             }
         } else if let Some(done) = frames.pop() {
@@ -166,12 +171,146 @@ impl Visitor for Removal {
 
 /// Removes everything in the folder `root`, but not the folder itself. An error is the first thing
 /// that could not be removed; everything else has gone.
+///
+/// Subfolders of a large tree are shared out among threads: unlinking in one folder takes a lock of
+/// that folder in the kernel, in several it does not.
 pub(crate) fn remove_below(root: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
-    let mut removal = Removal { failure: None };
+    let removal = Removal { failure: None };
     // A descriptor of its own: the position in a folder belongs to the open file.
     let root = sys::open_folder(root, OsStr::new("."))?;
-    walk(root, &mut removal, checkpoint)?;
-    removal.failure.map_or(Ok(()), Err)
+    let mut counted = Counted { inner: removal, entries: 0 };
+    let mut top = read(OsString::new(), root, &mut vec![0_u8; 32 * 1024], &mut counted, checkpoint)?;
+    while let Some(name) = top.subfolders.pop() {
+        remove_subfolder(top.fd(), &name, &mut counted, checkpoint)?;
+        if counted.entries >= LARGE && top.subfolders.len() > 1 {
+            let subfolders = std::mem::take(&mut top.subfolders);
+            remove_together(top.fd(), subfolders, &mut counted, checkpoint)?;
+        }
+    }
+    counted.inner.failure.map_or(Ok(()), Err)
+}
+
+/// After so many entries a tree is worth threads; and how many of them, at most.
+const LARGE: u64 = 500;
+const MOST: usize = 8;
+/// How often Ctrl-C is looked for while other threads finish.
+const HEARING: Duration = Duration::from_millis(50);
+
+/// Counts what a removal comes by.
+struct Counted {
+    inner: Removal,
+    entries: u64,
+}
+
+impl Visitor for Counted {
+    fn file(&mut self, dir: BorrowedFd, name: &OsStr, kind: u8) -> io::Result<()> {
+        self.entries += 1;
+        self.inner.file(dir, name, kind)
+    }
+    fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+        self.entries += 1;
+        self.inner.enter(dir, name)
+    }
+    fn leave(&mut self, folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()> {
+        self.inner.leave(folder, dir, name)
+    }
+}
+
+fn remove_subfolder(
+    dir: BorrowedFd,
+    name: &OsStr,
+    visitor: &mut dyn Visitor,
+    checkpoint: Checkpoint,
+) -> io::Result<()> {
+    let Some(fd) = visitor.enter(dir, name)? else { return Ok(()) };
+    let again = fd.try_clone()?;
+    walk(fd, visitor, checkpoint)?;
+    visitor.leave(again.as_fd(), dir, name)
+}
+
+/// Removes subfolders of one folder from several threads, of which this one only listens for Ctrl-C.
+fn remove_together(
+    dir: BorrowedFd,
+    subfolders: Vec<OsString>,
+    removal: &mut Counted,
+    checkpoint: Checkpoint,
+) -> io::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST);
+    let queue = Mutex::new(subfolders);
+    let stop = AtomicBool::new(false);
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let work = || {
+        let mut removal = Removal { failure: None };
+        let mut go_on = || if stop.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) };
+        while let Some(name) = next() {
+            let removed = remove_subfolder(dir, &name, &mut removal, &mut go_on);
+            removal.note(removed);
+        }
+        removal.failure
+    };
+    let (ended, ends) = channel();
+    let mut heard = Ok(());
+    std::thread::scope(|scope| {
+        let spawn = |_: &usize| {
+            let (ended, work) = (ended.clone(), &work);
+            let report = move || ended.send(work()).unwrap_or_default();
+            std::thread::Builder::new().spawn_scoped(scope, report).is_ok()
+        };
+        let threads = (0..cores).filter(spawn).count();
+        if threads == 0 {
+            let failure = work();
+            removal.inner.note(failure.map_or(Ok(()), Err));
+        }
+        for _ in 0..threads {
+            loop {
+                match ends.recv_timeout(HEARING) {
+                    Ok(failure) => {
+                        removal.inner.note(failure.map_or(Ok(()), Err));
+                        break;
+                    }
+                    Err(_) if heard.is_ok() => {
+                        heard = checkpoint();
+                        stop.store(heard.is_err(), Ordering::Relaxed);
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    });
+    heard
+}
+
+/// Adds up what a tree takes on the disk.
+struct Measure {
+    bytes: u64,
+    files: u64,
+}
+
+impl Visitor for Measure {
+    fn file(&mut self, dir: BorrowedFd, name: &OsStr, _kind: u8) -> io::Result<()> {
+        if let Some(stat) = sys::stat(dir, name)? {
+            self.bytes += stat.allocated;
+            self.files += 1;
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+        // What its owner may not read, or is mounted there, does not count.
+        Ok(sys::open_folder_same_mount(dir, name).ok())
+    }
+
+    fn leave(&mut self, folder: BorrowedFd, _dir: BorrowedFd, _name: &OsStr) -> io::Result<()> {
+        self.bytes += sys::stat_fd(folder)?.allocated;
+        Ok(())
+    }
+}
+
+/// The bytes on the disk and the number of files below a folder.
+pub(crate) fn measure(root: BorrowedFd, checkpoint: Checkpoint) -> io::Result<(u64, u64)> {
+    let mut measure = Measure { bytes: 0, files: 0 };
+    walk(sys::open_folder(root, OsStr::new("."))?, &mut measure, checkpoint)?;
+    Ok((measure.bytes, measure.files))
 }
 
 /// Syncs a whole tree, file by file, each folder after what is in it.

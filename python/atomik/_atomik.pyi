@@ -12,12 +12,18 @@ __all__ = [
     "Entry",
     "File",
     "Folder",
+    "Orphan",
+    "Probe",
+    "Snapshot",
     "exchange",
     "file",
     "folder",
     "path",
+    "probe",
     "rename",
     "renameat2",
+    "snapshot",
+    "sweep",
     "write_bytes",
     "write_text",
 ]
@@ -26,6 +32,7 @@ _IO = TypeVar("_IO", bound=IO[Any], covariant=True)
 
 _Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 _Durability: TypeAlias = Literal["full", "ordered", "none"]
+_Cleanup: TypeAlias = Literal["inline", "background"]
 _Text: TypeAlias = Literal[
     "w",
     "wt",
@@ -33,6 +40,17 @@ _Text: TypeAlias = Literal[
     "x",
     "xt",
     "tx",
+    "a",
+    "at",
+    "ta",
+    "r+",
+    "+r",
+    "rt+",
+    "r+t",
+    "+rt",
+    "tr+",
+    "t+r",
+    "+tr",
     "w+",
     "+w",
     "wt+",
@@ -49,10 +67,48 @@ _Text: TypeAlias = Literal[
     "tx+",
     "t+x",
     "+tx",
+    "a+",
+    "+a",
+    "at+",
+    "a+t",
+    "+at",
+    "ta+",
+    "t+a",
+    "+ta",
 ]
-_Binary: TypeAlias = Literal["wb", "bw", "xb", "bx"]
+_Binary: TypeAlias = Literal[
+    "wb",
+    "bw",
+    "xb",
+    "bx",
+    "ab",
+    "ba",
+]
 _BinaryRandom: TypeAlias = Literal[
-    "w+b", "wb+", "+wb", "bw+", "b+w", "+bw", "x+b", "xb+", "+xb", "bx+", "b+x", "+bx"
+    "r+b",
+    "rb+",
+    "+rb",
+    "br+",
+    "b+r",
+    "+br",
+    "w+b",
+    "wb+",
+    "+wb",
+    "bw+",
+    "b+w",
+    "+bw",
+    "x+b",
+    "xb+",
+    "+xb",
+    "bx+",
+    "b+x",
+    "+bx",
+    "a+b",
+    "ab+",
+    "+ab",
+    "ba+",
+    "b+a",
+    "+ba",
 ]
 
 @final
@@ -181,6 +237,102 @@ class Entry:
     @property
     def committed(self) -> bool: ...
 
+@final
+class Snapshot:
+    """One version of a folder, pinned while it is open: what `atomik.snapshot` returns.
+
+    A context manager, also for `async with`, whose body gets the `pathlib.Path` of the version.
+
+    Attributes:
+        destination: The path that was asked for.
+        path: Where the version is read; None while the snapshot is not open.
+
+    Example:
+        >>> with atomik.folder("site") as dir:
+        ...     _ = (dir / "index.html").write_text("hello")
+        >>> with atomik.snapshot("site") as dir:
+        ...     (dir / "index.html").read_text()
+        'hello'
+    """
+
+    def __enter__(self) -> Path: ...
+    def __exit__(self, *exc: object) -> Literal[False]: ...
+    async def __aenter__(self) -> Path: ...
+    async def __aexit__(self, *exc: object) -> Literal[False]: ...
+    def close(self) -> None:
+        """Lets go of the version now; the end of the body then does nothing.
+
+        Removes the version if it was displaced meanwhile, nobody else reads it, and this user may.
+        """
+    @property
+    def destination(self) -> Path: ...
+    @property
+    def path(self) -> Path | None: ...
+
+@final
+class Orphan:
+    """What a killed process has left, as `atomik.sweep` found it.
+
+    Attributes:
+        path: Where it is, or was: a `pathlib.Path`.
+        bytes: What it takes on the disk, in bytes.
+        files: How many files are in it; folders are not counted.
+        age: Seconds since something was last made or removed directly in it.
+        removed: Whether it has been removed: not by a dry run, and not if something in it resists.
+    """
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def files(self) -> int: ...
+    @property
+    def age(self) -> float: ...
+    @property
+    def removed(self) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
+@final
+class Probe:
+    """What the filesystem of a folder can do: what `atomik.probe` returns. `str()` of it is a table.
+
+    Attributes:
+        filesystem: The type, as the mount table names it: "ext4", "fuse.bindfs".
+        mount_id: The mount's number (statx(2)), 0 before Linux 5.8.
+        unnamed_files: O_TMPFILE, with names by linkat(2).
+        noreplace: RENAME_NOREPLACE.
+        exchange: RENAME_EXCHANGE.
+        reflink: Copies that share their blocks (FICLONE).
+        directory_locks: flock(2) on folders: for snapshots, updates, and to know orphans.
+        xattrs: Extended attributes of users.
+        syncfs: A syncfs(2) that syncs and reports errors.
+        durability: The strongest that can be promised: "full"; "none" in memory; "unknown" where a
+            server, a user-space program or the layer below an overlay would have to keep the promise.
+    """
+
+    @property
+    def filesystem(self) -> str: ...
+    @property
+    def mount_id(self) -> int: ...
+    @property
+    def unnamed_files(self) -> bool: ...
+    @property
+    def noreplace(self) -> bool: ...
+    @property
+    def exchange(self) -> bool: ...
+    @property
+    def reflink(self) -> bool: ...
+    @property
+    def directory_locks(self) -> bool: ...
+    @property
+    def xattrs(self) -> bool: ...
+    @property
+    def syncfs(self) -> bool: ...
+    @property
+    def durability(self) -> Literal["full", "none", "unknown"]: ...
+    def __eq__(self, other: object, /) -> bool: ...
+
 @overload
 def file(
     path: _Path,
@@ -196,13 +348,15 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
     dir_fd: int | None = None,
 ) -> File[TextIOWrapper]:
     """Opens a new version of a file, which appears at `path` in one step when the body ends well.
 
     Args:
         path: The destination: `str`, `bytes` or `os.PathLike`.
-        mode: As for `open`: "w", "x", "w+", "x+", with "b" for bytes (default "w").
+        mode: As for `open`, with "b" for bytes (default "w"): "w" and "x" start from an empty file, "a"
+            and "r+" from a copy of the present version, which they replace.
         overwrite: Replace what is there (default False: an existing destination is refused at once).
         tmp_dir: Folder to stage in, on the destination's mount (default: the destination's folder).
         durability: "full" (survives a power cut), "ordered" (old or new after one) or "none" (no sync).
@@ -210,6 +364,7 @@ def file(
         permissions: Exact permission bits (default: the old version's, else the umask's).
         preserve: Keep the old version's mode, owner, group, ACL and user xattrs (default True).
         follow_symlinks: Publish where a symlink leads instead of replacing the link (default False).
+        backup: Name beside the destination for the displaced version; replaces the backup before it.
         dir_fd: Open folder that a relative `path` starts from.
 
     Returns:
@@ -219,7 +374,10 @@ def file(
         FileAlreadyExistsError: The destination exists and `overwrite` is false.
         DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
         IsADirectoryError: It is a folder.
+        FileNotFoundError: Mode "r+", and there is nothing.
+        ConflictError: Mode "a" or "r+", and somebody else has published since the body began.
         InvalidCrossDeviceError: `tmp_dir` is on another mount.
+        UnsupportedFilesystemError: `backup`, and the filesystem lacks RENAME_EXCHANGE.
         DurabilityError: A sync failed; `committed` says on which side of the publish.
         ValueError: A wrong mode, durability or permissions, or a NUL in a path; nothing was touched.
         OSError: Any other refusal of the system; before the body if it can be known there.
@@ -247,6 +405,7 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
     dir_fd: int | None = None,
 ) -> File[FileIO]: ...
 @overload
@@ -264,6 +423,7 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
     dir_fd: int | None = None,
 ) -> File[BufferedWriter]: ...
 @overload
@@ -281,6 +441,7 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
     dir_fd: int | None = None,
 ) -> File[BufferedRandom]: ...
 @overload
@@ -298,6 +459,7 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
     dir_fd: int | None = None,
 ) -> File[IO[bytes]]: ...
 @overload
@@ -315,6 +477,7 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
     dir_fd: int | None = None,
 ) -> File[IO[Any]]: ...
 def folder(
@@ -322,10 +485,13 @@ def folder(
     overwrite: bool = False,
     tmp_dir: _Path | None = None,
     *,
+    update: bool = False,
     durability: _Durability = "full",
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
+    cleanup: _Cleanup = "inline",
     dir_fd: int | None = None,
 ) -> Folder:
     """Makes a new version of a whole folder, which appears at `path` in one step when the body ends well.
@@ -334,20 +500,25 @@ def folder(
         path: The destination: `str`, `bytes` or `os.PathLike`.
         overwrite: Replace the folder that is there (default False: it is refused at once).
         tmp_dir: Folder to stage in, on the destination's mount (default: the destination's folder).
+        update: Start from a complete copy of the present version, if there is one, and replace it.
         durability: "full" (survives a power cut), "ordered" (old or new after one) or "none" (no sync).
         permissions: Exact permission bits of the folder (default: the old one's, else the umask's).
         preserve: Keep the old folder's mode, owner, group, ACL and user xattrs (default True).
         follow_symlinks: Publish where a symlink leads instead of replacing the link (default False).
+        backup: Name beside the destination for the displaced version; replaces the backup before it.
+        cleanup: "inline" removes the displaced version before the commit returns, "background" in a thread.
         dir_fd: Open folder that a relative `path` starts from.
 
     Returns:
-        A guard whose `with` and `async with` body gets the `pathlib.Path` of the empty staging folder.
+        A guard whose `with` and `async with` body gets the `pathlib.Path` of the staging folder, empty
+        unless `update` is true.
 
     Raises:
         FileAlreadyExistsError: The destination exists and `overwrite` is false.
         NotADirectoryError: It is a file.
         DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
         InvalidCrossDeviceError: It belongs to an overlay's lower layer, or `tmp_dir` is on another mount.
+        ConflictError: `update`, and somebody else has published since the body began; theirs stands.
         UnsupportedFilesystemError: The filesystem lacks RENAME_NOREPLACE or RENAME_EXCHANGE.
         DurabilityError: A sync failed; `committed` says on which side of the publish.
         OSError: Any other refusal of the system; before the body if it can be known there.
@@ -367,10 +538,13 @@ def path(
     path: _Path,
     *,
     overwrite: bool = False,
+    update: bool = False,
     durability: _Durability = "full",
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
+    cleanup: _Cleanup = "inline",
     tmp_dir: _Path | None = None,
     dir_fd: int | None = None,
 ) -> Entry:
@@ -381,10 +555,12 @@ def path(
 
     Args:
         path: The destination: `str`, `bytes` or `os.PathLike`; with a slash at its end, a folder.
-        overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, dir_fd: As for `folder`.
+        overwrite, update, durability, permissions, preserve, follow_symlinks, backup, cleanup, tmp_dir,
+            dir_fd: As for `folder`.
 
     Returns:
-        A guard whose `with` and `async with` body gets a `pathlib.Path` that does not exist yet.
+        A guard whose `with` and `async with` body gets a `pathlib.Path` that does not exist yet, unless
+        `update` has put a copy of the present version there.
 
     Raises:
         FileNotFoundError: Nothing was at the path when the body ended; the message names what was.
@@ -407,6 +583,7 @@ def write_bytes(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
     tmp_dir: _Path | None = None,
     dir_fd: int | None = None,
 ) -> None:
@@ -415,7 +592,7 @@ def write_bytes(
     Args:
         path: The destination.
         data: Any object with the buffer protocol: bytes, bytearray, memoryview, mmap, numpy arrays.
-        overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, dir_fd: As for `file`.
+        overwrite, durability, permissions, preserve, follow_symlinks, backup, tmp_dir, dir_fd: As for `file`.
 
     Raises:
         BufferError: `data` is not contiguous.
@@ -441,6 +618,7 @@ def write_text(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
+    backup: _Path | None = None,
     tmp_dir: _Path | None = None,
     dir_fd: int | None = None,
 ) -> None:
@@ -450,7 +628,7 @@ def write_text(
         path: The destination.
         text: What to write.
         encoding, errors, newline: As for `open`.
-        overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, dir_fd: As for `file`.
+        overwrite, durability, permissions, preserve, follow_symlinks, backup, tmp_dir, dir_fd: As for `file`.
 
     Raises:
         UnicodeEncodeError: The encoding has no bytes for a character; nothing was touched.
@@ -540,4 +718,88 @@ def renameat2(
 
     Example:
         >>> atomik.renameat2(atomik.AT_FDCWD, "a", atomik.AT_FDCWD, "b", atomik.RenameFlags.EXCHANGE)
+    """
+
+def snapshot(path: _Path) -> Snapshot:
+    """Holds one version of a folder still while it is read, however many are published meanwhile.
+
+    Writers never wait for readers. A version that a writer has displaced meanwhile is removed by its
+    last reader that may, or by the next writer. A reader that is killed holds nothing.
+
+    Args:
+        path: The folder: `str`, `bytes` or `os.PathLike`; a symlink is followed.
+
+    Returns:
+        A guard whose `with` and `async with` body gets a `pathlib.Path` below `/proc`. It is good for this
+        process, its threads, and other processes of this user, as long as the snapshot is open.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        NotADirectoryError: It is a file: an open file stays as it is.
+        DestinationBusyError: Another program holds an exclusive lock on the folder.
+        UnsupportedFilesystemError: The filesystem cannot lock folders (NFS).
+
+    Durability: nothing is written.
+    Source: flock(2) LOCK_SH on the folder itself, proc_pid_fd(5).
+
+    Example:
+        >>> with atomik.folder("site", overwrite=True) as dir:
+        ...     _ = (dir / "index.html").write_text("hello")
+        >>> with atomik.snapshot("site") as dir:
+        ...     len(list(dir.iterdir()))
+        1
+    """
+
+def sweep(
+    directory: _Path,
+    *,
+    recursive: bool = False,
+    dry_run: bool = False,
+    older_than: float | None = None,
+) -> list[Orphan]:
+    """Removes what killed processes have left in a folder.
+
+    The next writer to a destination does so by itself for that destination; this is for folders to
+    which nobody writes any more. What is alive, pinned by a snapshot or another user's is not touched.
+
+    Args:
+        directory: The folder in which destinations are, or a `tmp_dir`.
+        recursive: Sweep the folders below as well; symlinks are not followed, mounts not crossed.
+        dry_run: Report what would be removed, and remove nothing.
+        older_than: Age in seconds from which slots are orphans where folders cannot be locked (NFS),
+            and nothing else tells (default None: they are left).
+
+    Returns:
+        A list of `Orphan`, one for each that was found.
+
+    Raises:
+        ValueError: `older_than` is negative or not a number of seconds.
+        OSError: The folder cannot be opened or read.
+
+    Durability: none; after a power cut an orphan may be back.
+    Source: flock(2), unlinkat(2).
+
+    Example:
+        >>> for orphan in atomik.sweep(".", dry_run=True):
+        ...     print(orphan.path, orphan.bytes)
+    """
+
+def probe(directory: _Path) -> Probe:
+    """Tries what the filesystem of a folder can do, in a scratch slot there; nothing is left.
+
+    Args:
+        directory: A folder in which something can be made.
+
+    Returns:
+        A `Probe`; `print` shows it as a table.
+
+    Raises:
+        OSError: The folder cannot be opened, or nothing can be made in it.
+
+    Durability: nothing is to be kept.
+    Source: open(2) O_TMPFILE, renameat2(2), ioctl_ficlone(2), flock(2), fsetxattr(2), statfs(2).
+
+    Example:
+        >>> atomik.probe(".").durability in ("full", "none", "unknown")
+        True
     """

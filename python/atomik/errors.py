@@ -3,6 +3,7 @@
 __all__ = [
     "AtomikError",
     "CleanupWarning",
+    "ConflictError",
     "DestinationBusyError",
     "DurabilityError",
     "FileAlreadyExistsError",
@@ -35,6 +36,10 @@ class UnsupportedFilesystemError(AtomikError):
 
 class DestinationBusyError(AtomikError):
     """The destination is a mount point, a device, a FIFO or a socket, or keeps changing: it is not replaced."""
+
+
+class ConflictError(AtomikError):
+    """Somebody else has published since the body began, from which `update`, "a" or "r+" started; theirs stands."""
 
 
 class DurabilityError(AtomikError):

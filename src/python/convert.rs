@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyString};
 
 use super::imported;
 use crate::error::{Error, ErrorKind};
-use crate::options::{Durability, Settings};
+use crate::options::{Cleanup, Durability, Settings, Start};
 use crate::{Committed, sys};
 
 /// A path: `str`, `bytes` or `os.PathLike`, and the object for errors to name.
@@ -82,6 +82,22 @@ pub(super) fn folder_fd(fd: Option<i32>) -> BorrowedFd<'static> {
     }
 }
 
+/// `cleanup=` as the words of the contract.
+#[derive(Clone, Copy)]
+pub(super) struct CleanupArg(pub(super) Cleanup);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for CleanupArg {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        match value.cast::<PyString>()?.to_str()? {
+            "inline" => Ok(Self(Cleanup::Inline)),
+            "background" => Ok(Self(Cleanup::Background)),
+            other => Err(PyValueError::new_err(format!("cleanup must be 'inline' or 'background', not '{other}'"))),
+        }
+    }
+}
+
 /// The options that `file`, `folder`, `path` and `write_*` share.
 pub(super) fn settings(
     overwrite: bool,
@@ -90,6 +106,7 @@ pub(super) fn settings(
     preserve: bool,
     follow_symlinks: bool,
     tmp_dir: Option<PathArg>,
+    backup: Option<PathArg>,
 ) -> Settings {
     Settings {
         overwrite,
@@ -98,6 +115,10 @@ pub(super) fn settings(
         preserve,
         follow_symlinks,
         tmp_dir: tmp_dir.map(|folder| folder.path),
+        start: Start::Empty,
+        append: false,
+        backup: backup.map(|name| name.path),
+        cleanup: Cleanup::Inline,
     }
 }
 
@@ -128,6 +149,7 @@ fn build(py: Python<'_>, error: &Error, given: &[&PathArg]) -> PyResult<PyErr> {
         ErrorKind::CrossDevice => "InvalidCrossDeviceError",
         ErrorKind::Unsupported => "UnsupportedFilesystemError",
         ErrorKind::Busy => "DestinationBusyError",
+        ErrorKind::Conflict => "ConflictError",
         ErrorKind::Durability => "DurabilityError",
         _ if error.committed() => "AtomikError",
         _ => "",
@@ -163,6 +185,11 @@ pub(super) fn warn(py: Python<'_>, leftover: &Error) -> PyResult<()> {
 pub(super) fn finished(py: Python<'_>, outcome: crate::Result<Committed>, given: &[&PathArg]) -> PyResult<()> {
     match outcome {
         Ok(committed) => committed.leftover().map_or(Ok(()), |leftover| warn(py, leftover)),
-        Err(failure) => Err(error(py, &failure, given)),
+        Err(failure) => {
+            if let Some(leftover) = failure.leftover() {
+                warn(py, leftover)?;
+            }
+            Err(error(py, &failure, given))
+        }
     }
 }

@@ -13,7 +13,7 @@ use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, pathl
 use super::imported;
 use super::interrupt::detached;
 use super::state::{State, foreign};
-use crate::options::{Options, Settings};
+use crate::options::{Options, Settings, Start};
 use crate::sys;
 
 /// A new version of a file: what `atomik.file` returns.
@@ -75,9 +75,9 @@ impl File {
         static OPEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let at = folder_fd(self.dir_fd);
         let options = Options::<crate::File>::from_settings(self.settings.clone());
-        let guard = py
-            .detach(|| options.create_at(at, &self.path.path))
-            .map_err(|error| convert::error(py, &error, &[&self.path]))?;
+        let (guard, raised) = detached(py, |checkpoint| options.create_with(at, &self.path.path, checkpoint));
+        raised?;
+        let guard = guard.map_err(|error| convert::error(py, &error, &[&self.path]))?;
         let fd = guard.as_fd().as_raw_fd();
         let io = imported(py, &OPEN, "io", "open")?.call((fd, &self.mode), Some(self.open.bind(py)))?;
         let mut raw = io.clone();
@@ -145,7 +145,7 @@ impl File {
     #[pyo3(signature = (*exc))]
     fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<bool> {
         let failed = exc.iter().next().is_some_and(|class| !class.is_none());
-        match self.state.take() {
+        match self.state.take_at_exit()? {
             Some(staged) if failed => self.discard(py, staged)?,
             Some(staged) => self.finish(py, staged)?,
             // commit() or rollback() was called in the body.
@@ -235,16 +235,14 @@ impl Drop for File {
     }
 }
 
-/// `open`'s modes that start from an empty file, with their parts in `open`'s own order.
+/// `open`'s modes that write.
 fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
     let count = |wanted: &str| mode.chars().filter(|c| wanted.contains(*c)).count();
     if mode.chars().any(|c| !"rwaxbt+".contains(c)) || count("bt") > 1 || count("+") > 1 || count("rwax") != 1 {
         return Err(PyValueError::new_err(format!("invalid mode: '{mode}'")));
     }
-    if count("ra") > 0 {
-        let message =
-            format!("mode '{mode}' starts from the present version, which atomik does not do: use 'w' or 'x'");
-        return Err(PyValueError::new_err(message));
+    if count("r") > 0 && count("+") == 0 {
+        return Err(PyValueError::new_err(format!("mode '{mode}' only reads: use open, or 'r+' for a new version")));
     }
     if count("x") > 0 && overwrite {
         return Err(PyValueError::new_err("mode 'x' creates a new file: it does not go with overwrite=True"));
@@ -256,7 +254,8 @@ fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
 ///
 /// Args:
 ///     path: The destination: `str`, `bytes` or `os.PathLike`.
-///     mode: As for `open`: "w", "x", "w+", "x+", with "b" for bytes (default "w").
+///     mode: As for `open`, with "b" for bytes (default "w"): "w" and "x" start from an empty file, "a"
+///         and "r+" from a copy of the present version, which they replace.
 ///     overwrite: Replace what is there (default False: an existing destination is refused at once).
 ///     tmp_dir: Folder to stage in, on the destination's mount (default: the destination's folder).
 ///     durability: "full" (survives a power cut), "ordered" (old or new after one) or "none" (no sync).
@@ -264,6 +263,7 @@ fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
 ///     permissions: Exact permission bits (default: the old version's, else the umask's).
 ///     preserve: Keep the old version's mode, owner, group, ACL and user xattrs (default True).
 ///     follow_symlinks: Publish where a symlink leads instead of replacing the link (default False).
+///     backup: Name beside the destination for the displaced version; replaces the backup before it.
 ///     dir_fd: Open folder that a relative `path` starts from.
 ///
 /// Returns:
@@ -273,7 +273,10 @@ fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
 ///     FileAlreadyExistsError: The destination exists and `overwrite` is false.
 ///     DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
 ///     IsADirectoryError: It is a folder.
+///     FileNotFoundError: Mode "r+", and there is nothing.
+///     ConflictError: Mode "a" or "r+", and somebody else has published since the body began.
 ///     InvalidCrossDeviceError: `tmp_dir` is on another mount.
+///     UnsupportedFilesystemError: `backup`, and the filesystem lacks RENAME_EXCHANGE.
 ///     DurabilityError: A sync failed; `committed` says on which side of the publish.
 ///     ValueError: A wrong mode, durability or permissions, or a NUL in a path; nothing was touched.
 ///     OSError: Any other refusal of the system; before the body if it can be known there.
@@ -285,8 +288,8 @@ fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
 ///     >>> with atomik.file("result.json", overwrite=True) as f:
 ///     ...     _ = f.write("{}")
 #[pyfunction]
-#[pyo3(signature = (path, mode="w", overwrite=false, tmp_dir=None, *, durability=DurabilityArg(crate::Durability::Full), encoding=None, errors=None, newline=None, buffering=-1, permissions=None, preserve=true, follow_symlinks=false, dir_fd=None),
-       text_signature = "(path, mode='w', overwrite=False, tmp_dir=None, *, durability='full', encoding=None, errors=None, newline=None, buffering=-1, permissions=None, preserve=True, follow_symlinks=False, dir_fd=None)")]
+#[pyo3(signature = (path, mode="w", overwrite=false, tmp_dir=None, *, durability=DurabilityArg(crate::Durability::Full), encoding=None, errors=None, newline=None, buffering=-1, permissions=None, preserve=true, follow_symlinks=false, backup=None, dir_fd=None),
+       text_signature = "(path, mode='w', overwrite=False, tmp_dir=None, *, durability='full', encoding=None, errors=None, newline=None, buffering=-1, permissions=None, preserve=True, follow_symlinks=False, backup=None, dir_fd=None)")]
 #[expect(clippy::too_many_arguments, reason = "the contract's options")]
 pub(super) fn file(
     py: Python<'_>,
@@ -302,6 +305,7 @@ pub(super) fn file(
     permissions: Option<Permissions>,
     preserve: bool,
     follow_symlinks: bool,
+    backup: Option<PathArg>,
     dir_fd: Option<i32>,
 ) -> PyResult<File> {
     self::mode(mode, overwrite)?;
@@ -317,7 +321,14 @@ pub(super) fn file(
     open.set_item("errors", errors)?;
     open.set_item("newline", newline)?;
     open.set_item("closefd", false)?;
-    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    let mut settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
+    settings.start = match mode {
+        _ if mode.contains('a') => Start::Present,
+        _ if mode.contains('r') => Start::Existing,
+        _ => Start::Empty,
+    };
+    settings.overwrite |= settings.start != Start::Empty;
+    settings.append = mode.contains('a');
     let state = State::new();
     Ok(File { path, open: open.unbind(), mode: mode.into(), dir_fd, settings, state })
 }

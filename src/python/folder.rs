@@ -1,9 +1,11 @@
 //! `folder`, `path` and the guards `Folder` and `Entry`.
 
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
+use super::convert::{self, CleanupArg, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
 use super::interrupt::detached;
 use super::state::{State, foreign};
 use crate::options::{Options, Settings};
@@ -19,6 +21,25 @@ struct Inner<Guard> {
 impl<Guard> Inner<Guard> {
     fn new(path: PathArg, dir_fd: Option<i32>, settings: Settings) -> Self {
         Self { path, dir_fd, settings, state: State::new() }
+    }
+}
+
+impl<Guard: Send> Inner<Guard> {
+    /// The end of a guard that nobody ended. Removing what is staged may take long: not under the GIL.
+    fn abandon(&self) {
+        if let Some(guard) = self.state.take() {
+            Python::attach(|py| py.detach(|| drop(guard)));
+            self.state.ended(false);
+        }
+    }
+}
+
+impl<Guard> Drop for Inner<Guard> {
+    fn drop(&mut self) {
+        // Where Python is being finalized, the core's own `Drop` is left to do it.
+        if let Some(guard) = self.state.take() {
+            drop(guard);
+        }
     }
 }
 
@@ -58,7 +79,12 @@ macro_rules! guard {
                 self.0.state.start()?;
                 let options = Options::<crate::$guard>::from_settings(self.0.settings.clone());
                 let at = folder_fd(self.0.dir_fd);
-                match py.detach(|| options.create_at(at, &self.0.path.path)) {
+                let (guard, raised) = detached(py, |checkpoint| options.create_with(at, &self.0.path.path, checkpoint));
+                if let Err(raised) = raised {
+                    self.0.state.ended(false);
+                    return Err(raised);
+                }
+                match guard {
                     Ok(guard) => {
                         let path = pathlib(py, guard.path());
                         self.0.state.opened(guard);
@@ -74,7 +100,7 @@ macro_rules! guard {
             #[pyo3(signature = (*exc))]
             fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<bool> {
                 let failed = exc.iter().next().is_some_and(|class| !class.is_none());
-                match self.0.state.take() {
+                match self.0.state.take_at_exit()? {
                     Some(guard) if failed => self.discard(py, guard)?,
                     Some(guard) => self.finish(py, guard)?,
                     // commit() or rollback() was called in the body.
@@ -127,6 +153,14 @@ macro_rules! guard {
             fn committed(&self) -> bool {
                 self.0.state.is_committed()
             }
+
+            fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+                visit.call(&self.0.path.object)
+            }
+
+            fn __clear__(&self) {
+                self.0.abandon();
+            }
         }
     };
 }
@@ -170,20 +204,25 @@ guard!(
 ///     path: The destination: `str`, `bytes` or `os.PathLike`.
 ///     overwrite: Replace the folder that is there (default False: it is refused at once).
 ///     tmp_dir: Folder to stage in, on the destination's mount (default: the destination's folder).
+///     update: Start from a complete copy of the present version, if there is one, and replace it.
 ///     durability: "full" (survives a power cut), "ordered" (old or new after one) or "none" (no sync).
 ///     permissions: Exact permission bits of the folder (default: the old one's, else the umask's).
 ///     preserve: Keep the old folder's mode, owner, group, ACL and user xattrs (default True).
 ///     follow_symlinks: Publish where a symlink leads instead of replacing the link (default False).
+///     backup: Name beside the destination for the displaced version; replaces the backup before it.
+///     cleanup: "inline" removes the displaced version before the commit returns, "background" in a thread.
 ///     dir_fd: Open folder that a relative `path` starts from.
 ///
 /// Returns:
-///     A guard whose `with` and `async with` body gets the `pathlib.Path` of the empty staging folder.
+///     A guard whose `with` and `async with` body gets the `pathlib.Path` of the staging folder, empty
+///     unless `update` is true.
 ///
 /// Raises:
 ///     FileAlreadyExistsError: The destination exists and `overwrite` is false.
 ///     NotADirectoryError: It is a file.
 ///     DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
 ///     InvalidCrossDeviceError: It belongs to an overlay's lower layer, or `tmp_dir` is on another mount.
+///     ConflictError: `update`, and somebody else has published since the body began; theirs stands.
 ///     UnsupportedFilesystemError: The filesystem lacks RENAME_NOREPLACE or RENAME_EXCHANGE.
 ///     DurabilityError: A sync failed; `committed` says on which side of the publish.
 ///     OSError: Any other refusal of the system; before the body if it can be known there.
@@ -198,20 +237,24 @@ guard!(
 ///     >>> with atomik.folder("site", overwrite=True) as dir:
 ///     ...     _ = (dir / "index.html").write_text("hello")
 #[pyfunction]
-#[pyo3(signature = (path, overwrite=false, tmp_dir=None, *, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, dir_fd=None),
-       text_signature = "(path, overwrite=False, tmp_dir=None, *, durability='full', permissions=None, preserve=True, follow_symlinks=False, dir_fd=None)")]
-#[expect(clippy::too_many_arguments, reason = "the contract's options")]
+#[pyo3(signature = (path, overwrite=false, tmp_dir=None, *, update=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, backup=None, cleanup=CleanupArg(crate::Cleanup::Inline), dir_fd=None),
+       text_signature = "(path, overwrite=False, tmp_dir=None, *, update=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, backup=None, cleanup='inline', dir_fd=None)")]
+#[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "the contract's options")]
 pub(super) fn folder(
     path: PathArg,
     overwrite: bool,
     tmp_dir: Option<PathArg>,
+    update: bool,
     durability: DurabilityArg,
     permissions: Option<Permissions>,
     preserve: bool,
     follow_symlinks: bool,
+    backup: Option<PathArg>,
+    cleanup: CleanupArg,
     dir_fd: Option<i32>,
 ) -> Folder {
-    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
+    let settings = settings.updating(update, cleanup.0);
     Folder(Inner::new(path, dir_fd, settings))
 }
 
@@ -222,10 +265,12 @@ pub(super) fn folder(
 ///
 /// Args:
 ///     path: The destination: `str`, `bytes` or `os.PathLike`; with a slash at its end, a folder.
-///     overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, dir_fd: As for `folder`.
+///     overwrite, update, durability, permissions, preserve, follow_symlinks, backup, cleanup, tmp_dir,
+///         dir_fd: As for `folder`.
 ///
 /// Returns:
-///     A guard whose `with` and `async with` body gets a `pathlib.Path` that does not exist yet.
+///     A guard whose `with` and `async with` body gets a `pathlib.Path` that does not exist yet, unless
+///     `update` has put a copy of the present version there.
 ///
 /// Raises:
 ///     FileNotFoundError: Nothing was at the path when the body ended; the message names what was.
@@ -238,19 +283,23 @@ pub(super) fn folder(
 ///     >>> with atomik.path("table.csv") as p:
 ///     ...     _ = p.write_text("a,b")  # or any tool that takes a file name
 #[pyfunction]
-#[pyo3(signature = (path, *, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, tmp_dir=None, dir_fd=None),
-       text_signature = "(path, *, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, tmp_dir=None, dir_fd=None)")]
-#[expect(clippy::too_many_arguments, reason = "the contract's options")]
+#[pyo3(signature = (path, *, overwrite=false, update=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, backup=None, cleanup=CleanupArg(crate::Cleanup::Inline), tmp_dir=None, dir_fd=None),
+       text_signature = "(path, *, overwrite=False, update=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, backup=None, cleanup='inline', tmp_dir=None, dir_fd=None)")]
+#[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "the contract's options")]
 pub(super) fn path(
     path: PathArg,
     overwrite: bool,
+    update: bool,
     durability: DurabilityArg,
     permissions: Option<Permissions>,
     preserve: bool,
     follow_symlinks: bool,
+    backup: Option<PathArg>,
+    cleanup: CleanupArg,
     tmp_dir: Option<PathArg>,
     dir_fd: Option<i32>,
 ) -> Entry {
-    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
+    let settings = settings.updating(update, cleanup.0);
     Entry(Inner::new(path, dir_fd, settings))
 }

@@ -6,7 +6,9 @@ mod convert;
 mod file;
 mod folder;
 mod functions;
+mod inspect;
 mod interrupt;
+mod snapshot;
 mod state;
 mod write;
 
@@ -21,6 +23,10 @@ mod atomik {
     use super::folder::{Entry, Folder, folder, path};
     #[pymodule_export]
     use super::functions::{exchange, rename, renameat2};
+    #[pymodule_export]
+    use super::inspect::{Orphan, Probe, probe, sweep};
+    #[pymodule_export]
+    use super::snapshot::{Snapshot, snapshot};
     #[pymodule_export]
     use super::write::{write_bytes, write_text};
 }

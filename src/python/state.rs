@@ -37,6 +37,15 @@ impl<Open> State<Open> {
         Ok(())
     }
 
+    /// The same for the end of the body: another thread that is ending the guard just now has not
+    /// published yet, and the body must not go on as if it had.
+    pub(super) fn take_at_exit(&self) -> PyResult<Option<Open>> {
+        if matches!(&*self.lock(), Stage::Busy) {
+            return Err(PyRuntimeError::new_err("another thread is ending this guard: join it before the body ends"));
+        }
+        Ok(self.take())
+    }
+
     /// Takes what is staged, to end it; `None` if it is not open.
     pub(super) fn take(&self) -> Option<Open> {
         let mut stage = self.lock();

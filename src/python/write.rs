@@ -17,7 +17,7 @@ use crate::sys;
 /// Args:
 ///     path: The destination.
 ///     data: Any object with the buffer protocol: bytes, bytearray, memoryview, mmap, numpy arrays.
-///     overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, dir_fd: As for `file`.
+///     overwrite, durability, permissions, preserve, follow_symlinks, backup, tmp_dir, dir_fd: As for `file`.
 ///
 /// Raises:
 ///     BufferError: `data` is not contiguous.
@@ -30,8 +30,8 @@ use crate::sys;
 /// Example:
 ///     >>> atomik.write_bytes("data.bin", b"\x00\x01")
 #[pyfunction]
-#[pyo3(signature = (path, data, *, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, tmp_dir=None, dir_fd=None),
-       text_signature = "(path, data, *, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, tmp_dir=None, dir_fd=None)")]
+#[pyo3(signature = (path, data, *, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, backup=None, tmp_dir=None, dir_fd=None),
+       text_signature = "(path, data, *, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, backup=None, tmp_dir=None, dir_fd=None)")]
 #[expect(
     clippy::too_many_arguments,
     clippy::needless_pass_by_value,
@@ -46,13 +46,14 @@ pub(super) fn write_bytes(
     permissions: Option<Permissions>,
     preserve: bool,
     follow_symlinks: bool,
+    backup: Option<PathArg>,
     tmp_dir: Option<PathArg>,
     dir_fd: Option<i32>,
 ) -> PyResult<()> {
     if data.is_instance_of::<PyString>() {
         return Err(PyTypeError::new_err("a bytes-like object is required, not 'str': see write_text"));
     }
-    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
     let buffer = if let Ok(buffer) = PyUntypedBuffer::get(data) {
         buffer
     } else {
@@ -73,7 +74,7 @@ pub(super) fn write_bytes(
 ///     path: The destination.
 ///     text: What to write.
 ///     encoding, errors, newline: As for `open`.
-///     overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, dir_fd: As for `file`.
+///     overwrite, durability, permissions, preserve, follow_symlinks, backup, tmp_dir, dir_fd: As for `file`.
 ///
 /// Raises:
 ///     UnicodeEncodeError: The encoding has no bytes for a character; nothing was touched.
@@ -85,8 +86,8 @@ pub(super) fn write_bytes(
 /// Example:
 ///     >>> atomik.write_text("greeting.txt", "hello\n", encoding="utf-8")
 #[pyfunction]
-#[pyo3(signature = (path, text, *, encoding=None, errors=None, newline=None, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, tmp_dir=None, dir_fd=None),
-       text_signature = "(path, text, *, encoding=None, errors=None, newline=None, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, tmp_dir=None, dir_fd=None)")]
+#[pyo3(signature = (path, text, *, encoding=None, errors=None, newline=None, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, backup=None, tmp_dir=None, dir_fd=None),
+       text_signature = "(path, text, *, encoding=None, errors=None, newline=None, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, backup=None, tmp_dir=None, dir_fd=None)")]
 #[expect(
     clippy::too_many_arguments,
     clippy::needless_pass_by_value,
@@ -104,10 +105,11 @@ pub(super) fn write_text(
     permissions: Option<Permissions>,
     preserve: bool,
     follow_symlinks: bool,
+    backup: Option<PathArg>,
     tmp_dir: Option<PathArg>,
     dir_fd: Option<i32>,
 ) -> PyResult<()> {
-    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir);
+    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
     let plain = matches!(newline, None | Some("" | "\n")) && errors.is_none_or(|errors| errors == "strict");
     if plain && matches!(encoding, Some("utf-8" | "utf8" | "UTF-8")) {
         let text = text.to_str()?;

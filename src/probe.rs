@@ -1,0 +1,162 @@
+//! `probe`: tries what a filesystem can do.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::OnceLock;
+
+use nix::fcntl::OFlag;
+
+use crate::error::{Error, Result};
+use crate::options::Durability;
+use crate::publish::{EXCHANGE, NOREPLACE};
+use crate::slot::{Beside, Slot};
+use crate::sync;
+use crate::sys::{self, Lock, User};
+use crate::tree;
+
+/// What the filesystem of a folder can do, as it was seen to do it in a scratch slot there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
+#[non_exhaustive]
+pub struct Probe {
+    /// The filesystem's type, as `/proc/self/mountinfo` names it: "ext4", "fuse.bindfs".
+    pub filesystem: String,
+    /// The mount's number (`statx(2)`, `STATX_MNT_ID`), 0 before Linux 5.8.
+    pub mount_id: u64,
+    /// Unnamed files (`O_TMPFILE`) that can be given a name.
+    pub unnamed_files: bool,
+    /// `RENAME_NOREPLACE`.
+    pub noreplace: bool,
+    /// `RENAME_EXCHANGE`.
+    pub exchange: bool,
+    /// Copies that share their blocks (`FICLONE`).
+    pub reflink: bool,
+    /// `flock(2)` on folders: needed for snapshots and updates, and to know orphans from the living.
+    pub directory_locks: bool,
+    /// `user.*` extended attributes.
+    pub xattrs: bool,
+    /// `syncfs(2)` that syncs and reports errors.
+    pub syncfs: bool,
+    /// The strongest durability that can be promised: [`Durability::None`] in memory; `None` where it is for a
+    /// server or a user-space program to keep the promise.
+    pub durability: Option<Durability>,
+}
+
+impl Probe {
+    /// Its rows: a name, and what was seen.
+    fn rows(&self) -> [(&'static str, String); 10] {
+        let yes = |can: bool| String::from(if can { "yes" } else { "no" });
+        [
+            ("filesystem", self.filesystem.clone()),
+            ("mount id", self.mount_id.to_string()),
+            ("unnamed files", yes(self.unnamed_files)),
+            ("NOREPLACE", yes(self.noreplace)),
+            ("EXCHANGE", yes(self.exchange)),
+            ("reflink", yes(self.reflink)),
+            ("directory locks", yes(self.directory_locks)),
+            ("user xattrs", yes(self.xattrs)),
+            ("syncfs", yes(self.syncfs)),
+            ("durability", self.durability_word().into()),
+        ]
+    }
+
+    /// The strongest durability in a word: "full", "none", or "unknown".
+    #[must_use]
+    pub fn durability_word(&self) -> &'static str {
+        match self.durability {
+            Some(Durability::Full) => "full",
+            Some(Durability::Ordered) => "ordered",
+            Some(Durability::None) => "none",
+            None => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (name, answer)) in self.rows().iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{name:<16} {answer}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Tries what the filesystem of a folder can do. Nothing is left there.
+///
+/// # Errors
+/// The folder cannot be opened, or nothing can be made in it.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// let can = atomik::probe(dir.path())?;
+/// println!("{can}");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn probe(directory: impl AsRef<Path>) -> Result<Probe> {
+    let directory = directory.as_ref();
+    let failed = |error| Error::new("probing", directory, error);
+    let (dir, _) = sys::open_parent(sys::CWD, directory.as_os_str(), false).map_err(failed)?;
+    let (user, folder) = (User::default(), OnceLock::new());
+    let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("probe"), user: &user, folder: &folder };
+    let slot = Slot::take(beside).map_err(failed)?;
+    let tried = try_all(&slot);
+    slot.give_back(beside, &mut tree::go_on).map_err(failed)?;
+    tried.map_err(failed)
+}
+
+fn try_all(slot: &Slot) -> io::Result<Probe> {
+    let dir = slot.fd.as_fd();
+    let make = |name: &str| {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
+        let fd = sys::openat(dir, OsStr::new(name), flags, 0o600)?;
+        let mut file = std::fs::File::from(fd.try_clone()?);
+        io::Write::write_all(&mut file, &[1; 8192])?;
+        Ok::<_, io::Error>(fd)
+    };
+    let (one, other) = (make("one")?, make("other")?);
+    let rename =
+        |old: &str, new: &str, flags| sys::renameat2(dir, OsStr::new(old), dir, OsStr::new(new), flags).is_ok();
+    let folders = [OsStr::new("folder"), OsStr::new("other folder")];
+    for folder in folders {
+        sys::mkdir(dir, folder, 0o700)?;
+    }
+    let unnamed = match sys::tmpfile(dir)? {
+        Some(file) => sys::link_fd(file.as_fd(), dir, OsStr::new("unnamed")).is_ok(),
+        None => false,
+    };
+    let kind = sync::durability(dir);
+    let mount = sys::stat_fd(dir)?.mount;
+    Ok(Probe {
+        filesystem: type_of(mount).unwrap_or_else(|| format!("{:#x}", sys::filesystem(dir).unwrap_or(0))),
+        mount_id: mount,
+        unnamed_files: unnamed,
+        noreplace: rename("one", "third", NOREPLACE),
+        exchange: rename("folder", "other folder", EXCHANGE),
+        reflink: sys::reflink(one.as_fd(), other.as_fd())?,
+        directory_locks: locks(dir)?,
+        xattrs: sys::set_xattr(other.as_fd(), c"user.atomik", b"probe").is_ok(),
+        syncfs: sync::syncfs_works(dir),
+        durability: kind,
+    })
+}
+
+/// Can a folder be locked, so that another open file of it sees the lock?
+fn locks(slot: BorrowedFd) -> io::Result<bool> {
+    let open = || sys::open_folder(slot, OsStr::new("folder"));
+    let (first, second) = (open()?, open()?);
+    Ok(sys::lock(first.as_fd(), false)? == Lock::Held && sys::lock(second.as_fd(), false)? == Lock::Taken)
+}
+
+/// The filesystem type of a mount (`proc_pid_mountinfo(5)`: the word after the dash).
+fn type_of(mount: u64) -> Option<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let line = table.lines().find(|line| line.split(' ').next().is_some_and(|id| id.parse() == Ok(mount)))?;
+    line.split(" - ").nth(1)?.split(' ').next().map(String::from)
+}

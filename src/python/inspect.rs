@@ -1,0 +1,209 @@
+//! `sweep` and `probe`.
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+
+use super::convert::{self, PathArg, pathlib};
+use super::interrupt::detached;
+use crate::Sweep;
+
+/// What a killed process has left, as `atomik.sweep` found it.
+///
+/// Attributes:
+///     path: Where it is, or was: a `pathlib.Path`.
+///     bytes: What it takes on the disk, in bytes.
+///     files: How many files are in it; folders are not counted.
+///     age: Seconds since something was last made or removed directly in it.
+///     removed: Whether it has been removed: not by a dry run, and not if something in it resists.
+#[pyclass(frozen, eq, module = "atomik")]
+#[derive(PartialEq)]
+pub(super) struct Orphan(crate::Orphan);
+
+#[pymethods]
+impl Orphan {
+    #[getter]
+    fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        pathlib(py, self.0.path())
+    }
+
+    #[getter]
+    fn bytes(&self) -> u64 {
+        self.0.bytes()
+    }
+
+    #[getter]
+    fn files(&self) -> u64 {
+        self.0.files()
+    }
+
+    #[getter]
+    fn age(&self) -> f64 {
+        self.0.age().as_secs_f64()
+    }
+
+    #[getter]
+    fn removed(&self) -> bool {
+        self.0.removed()
+    }
+
+    fn __repr__(&self) -> String {
+        let Self(orphan) = self;
+        let age = orphan.age().as_secs_f64();
+        let removed = if orphan.removed() { "True" } else { "False" };
+        format!(
+            "Orphan(path={:?}, bytes={}, files={}, age={age:.1}, removed={removed})",
+            orphan.path().to_string_lossy(),
+            orphan.bytes(),
+            orphan.files()
+        )
+    }
+}
+
+/// Removes what killed processes have left in a folder.
+///
+/// The next writer to a destination does so by itself for that destination; this is for folders to
+/// which nobody writes any more. What is alive, pinned by a snapshot or another user's is not touched.
+///
+/// Args:
+///     directory: The folder in which destinations are, or a `tmp_dir`.
+///     recursive: Sweep the folders below as well; symlinks are not followed, mounts not crossed.
+///     dry_run: Report what would be removed, and remove nothing.
+///     older_than: Age in seconds from which slots are orphans where folders cannot be locked (NFS),
+///         and nothing else tells (default None: they are left).
+///
+/// Returns:
+///     A list of `Orphan`, one for each that was found.
+///
+/// Raises:
+///     ValueError: `older_than` is negative or not a number of seconds.
+///     OSError: The folder cannot be opened or read.
+///
+/// Durability: none; after a power cut an orphan may be back.
+/// Source: flock(2), unlinkat(2).
+///
+/// Example:
+///     >>> for orphan in atomik.sweep(".", dry_run=True):
+///     ...     print(orphan.path, orphan.bytes)
+#[pyfunction]
+#[pyo3(signature = (directory, *, recursive=false, dry_run=false, older_than=None))]
+#[expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
+pub(super) fn sweep(
+    py: Python<'_>,
+    directory: PathArg,
+    recursive: bool,
+    dry_run: bool,
+    older_than: Option<f64>,
+) -> PyResult<Vec<Orphan>> {
+    let mut sweep = Sweep::new().recursive(recursive).dry_run(dry_run);
+    if let Some(seconds) = older_than {
+        let age = std::time::Duration::try_from_secs_f64(seconds)
+            .map_err(|_| PyValueError::new_err(format!("older_than must be a number of seconds, not {seconds}")))?;
+        sweep = sweep.older_than(age);
+    }
+    let (found, raised) = detached(py, |checkpoint| sweep.run_with(&directory.path, checkpoint));
+    raised?;
+    let found = found.map_err(|error| convert::error(py, &error, &[&directory]))?;
+    Ok(found.into_iter().map(Orphan).collect())
+}
+
+/// What the filesystem of a folder can do: what `atomik.probe` returns. `str()` of it is a table.
+///
+/// Attributes:
+///     filesystem: The type, as the mount table names it: "ext4", "fuse.bindfs".
+///     mount_id: The mount's number (statx(2)), 0 before Linux 5.8.
+///     unnamed_files: O_TMPFILE, with names by linkat(2).
+///     noreplace: RENAME_NOREPLACE.
+///     exchange: RENAME_EXCHANGE.
+///     reflink: Copies that share their blocks (FICLONE).
+///     directory_locks: flock(2) on folders: for snapshots, updates, and to know orphans.
+///     xattrs: Extended attributes of users.
+///     syncfs: A syncfs(2) that syncs and reports errors.
+///     durability: The strongest that can be promised: "full"; "none" in memory; "unknown" where a
+///         server, a user-space program or the layer below an overlay would have to keep the promise.
+#[pyclass(frozen, eq, module = "atomik")]
+#[derive(PartialEq)]
+pub(super) struct Probe(crate::Probe);
+
+#[pymethods]
+impl Probe {
+    #[getter]
+    fn filesystem(&self) -> &str {
+        &self.0.filesystem
+    }
+
+    #[getter]
+    fn mount_id(&self) -> u64 {
+        self.0.mount_id
+    }
+
+    #[getter]
+    fn unnamed_files(&self) -> bool {
+        self.0.unnamed_files
+    }
+
+    #[getter]
+    fn noreplace(&self) -> bool {
+        self.0.noreplace
+    }
+
+    #[getter]
+    fn exchange(&self) -> bool {
+        self.0.exchange
+    }
+
+    #[getter]
+    fn reflink(&self) -> bool {
+        self.0.reflink
+    }
+
+    #[getter]
+    fn directory_locks(&self) -> bool {
+        self.0.directory_locks
+    }
+
+    #[getter]
+    fn xattrs(&self) -> bool {
+        self.0.xattrs
+    }
+
+    #[getter]
+    fn syncfs(&self) -> bool {
+        self.0.syncfs
+    }
+
+    #[getter]
+    fn durability(&self) -> &'static str {
+        self.0.durability_word()
+    }
+
+    fn __str__(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Probe of {}: durability {}>", self.0.filesystem, self.0.durability_word())
+    }
+}
+
+/// Tries what the filesystem of a folder can do, in a scratch slot there; nothing is left.
+///
+/// Args:
+///     directory: A folder in which something can be made.
+///
+/// Returns:
+///     A `Probe`; `print` shows it as a table.
+///
+/// Raises:
+///     OSError: The folder cannot be opened, or nothing can be made in it.
+///
+/// Durability: nothing is to be kept.
+/// Source: open(2) O_TMPFILE, renameat2(2), ioctl_ficlone(2), flock(2), fsetxattr(2), statfs(2).
+///
+/// Example:
+///     >>> atomik.probe(".").durability in ("full", "none", "unknown")
+///     True
+#[pyfunction]
+#[expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
+pub(super) fn probe(py: Python<'_>, directory: PathArg) -> PyResult<Probe> {
+    py.detach(|| crate::probe(&directory.path)).map(Probe).map_err(|error| convert::error(py, &error, &[&directory]))
+}

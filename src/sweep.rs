@@ -1,0 +1,212 @@
+//! `Sweep`: finds and removes orphans, whoever's next writer does not come.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
+
+use crate::error::{Error, Result};
+use crate::slot::{self, Beside, Inspected};
+use crate::sys::{self, User, errno};
+use crate::tree::{self, Checkpoint, Visitor};
+
+/// What a killed process has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    path: PathBuf,
+    bytes: u64,
+    files: u64,
+    age: Duration,
+    removed: bool,
+}
+
+impl Orphan {
+    /// Where it is, or was.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The bytes that it takes on the disk.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// How many files are in it; folders are not counted.
+    #[must_use]
+    pub fn files(&self) -> u64 {
+        self.files
+    }
+
+    /// The time since something was last made or removed directly in it.
+    #[must_use]
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// Has it been removed? Not by a dry run, and not if something in it resists.
+    #[must_use]
+    pub fn removed(&self) -> bool {
+        self.removed
+    }
+}
+
+/// Removes orphans from a folder; the next writer to a destination removes that one's by itself.
+///
+/// What is alive, pinned or another user's is never touched, nor is anything whose name only looks
+/// like a slot. Where folders cannot be locked (NFS), slots carry a random part and nobody can tell
+/// whether they live: they are removed only if [`older_than`](Sweep::older_than) says from which age on.
+///
+/// # Errors
+/// The folder cannot be opened or read. An orphan that resists is reported, not an error.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// for orphan in atomik::Sweep::new().dry_run(true).run(dir.path())? {
+///     println!("{}: {} bytes", orphan.path().display(), orphan.bytes());
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "nothing is swept until it is run"]
+pub struct Sweep {
+    recursive: bool,
+    dry_run: bool,
+    older_than: Option<Duration>,
+}
+
+impl Sweep {
+    /// Sweeps one folder, and removes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sweeps the folders below as well, but follows no symlink and crosses no mount (default: false).
+    pub fn recursive(mut self, recursive: bool) -> Self {
+        self.recursive = recursive;
+        self
+    }
+
+    /// Reports what it would remove, and removes nothing (default: false).
+    pub fn dry_run(mut self, dry_run: bool) -> Self {
+        self.dry_run = dry_run;
+        self
+    }
+
+    /// Where folders cannot be locked, takes slots of this age for orphans (default: none).
+    pub fn older_than(mut self, age: Duration) -> Self {
+        self.older_than = Some(age);
+        self
+    }
+
+    /// Sweeps `directory`.
+    pub fn run(&self, directory: impl AsRef<Path>) -> Result<Vec<Orphan>> {
+        self.run_with(directory.as_ref(), &mut tree::go_on)
+    }
+
+    pub(crate) fn run_with(&self, directory: &Path, checkpoint: Checkpoint) -> Result<Vec<Orphan>> {
+        let failed = |error| Error::new("sweeping", directory, error);
+        let (root, _) = sys::open_parent(sys::CWD, directory.as_os_str(), true).map_err(failed)?;
+        let mut finder = Finder {
+            sweep: self,
+            user: User::default(),
+            levels: vec![Level { path: directory.to_owned(), names: Vec::new() }],
+            orphans: Vec::new(),
+        };
+        let reader = sys::open_folder(root.as_fd(), OsStr::new(".")).map_err(failed)?;
+        tree::walk(reader, &mut finder, checkpoint).map_err(failed)?;
+        finder.finish(root.as_fd(), &mut tree::go_on).map_err(failed)?;
+        Ok(finder.orphans)
+    }
+}
+
+struct Level {
+    path: PathBuf,
+    /// The names that begin as ours do.
+    names: Vec<OsString>,
+}
+
+struct Finder<'a> {
+    sweep: &'a Sweep,
+    user: User,
+    levels: Vec<Level>,
+    orphans: Vec<Orphan>,
+}
+
+impl Finder<'_> {
+    fn note(&mut self, name: &OsStr) {
+        if let Some(level) = self.levels.last_mut() {
+            level.names.push(name.to_owned());
+        }
+    }
+
+    /// Inspects what was found in a folder, destination by destination, from the highest slot down: below
+    /// one that is alive the empty ones lead to it, and stay.
+    fn finish(&mut self, dir: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
+        let Some(Level { path, names }) = self.levels.pop() else { return Ok(()) };
+        let mut destinations: BTreeMap<OsString, Vec<OsString>> = BTreeMap::new();
+        for name in names {
+            if let Some(destination) = slot::destination_of(&name) {
+                destinations.entry(destination).or_default().push(name);
+            }
+        }
+        let folder = OnceLock::new();
+        for (destination, mut names) in destinations {
+            let beside = Beside { dir, destination: &destination, user: &self.user, folder: &folder };
+            // A lock before the slots, which take it in turn with the writers.
+            names.sort_by_key(|name| slot::number_of(name).map(std::cmp::Reverse));
+            let mut alive_above = false;
+            for name in names {
+                let found =
+                    slot::inspect(beside, &name, self.sweep.dry_run, alive_above, self.sweep.older_than, checkpoint)?;
+                match found {
+                    Inspected::Alive => alive_above |= slot::is_name(&name),
+                    Inspected::Kept => {}
+                    Inspected::Orphan { bytes, files, changed, removed } => {
+                        let age = SystemTime::now().duration_since(changed).unwrap_or_default();
+                        self.orphans.push(Orphan { path: path.join(&name), bytes, files, age, removed });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Visitor for Finder<'_> {
+    fn file(&mut self, _dir: BorrowedFd, name: &OsStr, _kind: u8) -> io::Result<()> {
+        if slot::destination_of(name).is_some() {
+            self.note(name);
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+        if slot::destination_of(name).is_some() {
+            self.note(name);
+            return Ok(None);
+        }
+        if !self.sweep.recursive {
+            return Ok(None);
+        }
+        match sys::open_folder_same_mount(dir, name) {
+            Ok(fd) => {
+                let path = self.levels.last().map(|level| level.path.join(name)).unwrap_or_default();
+                self.levels.push(Level { path, names: Vec::new() });
+                Ok(Some(fd))
+            }
+            // Another mount, another user's, gone meanwhile.
+            Err(error) if matches!(errno(&error), libc::EXDEV | libc::EACCES | libc::ENOENT | libc::ELOOP) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn leave(&mut self, folder: BorrowedFd, _dir: BorrowedFd, _name: &OsStr) -> io::Result<()> {
+        self.finish(folder, &mut tree::go_on)
+    }
+}

@@ -1,0 +1,125 @@
+//! Modes, owners and extended attributes.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd;
+
+use super::{CWD, check, errno, once, openat, proc_path};
+
+/// `fchmod(2)`.
+pub(crate) fn chmod(fd: BorrowedFd, mode: u32) -> io::Result<()> {
+    once("fchmod", || nix::sys::stat::fchmod(fd, Mode::from_bits_truncate(mode)))
+}
+
+/// Changes the mode of a folder that cannot be opened, without following its name.
+pub(crate) fn chmod_unopened(at: BorrowedFd, name: &OsStr, mode: u32) -> io::Result<()> {
+    chmod_handle(open_handle(at, name)?.as_fd(), mode)
+}
+
+/// Opens a folder as a bare handle (`O_PATH`): no permission on it is needed.
+pub(crate) fn open_handle(at: BorrowedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    openat(at, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_DIRECTORY, 0)
+}
+
+/// Opens whatever has this name as a bare handle.
+pub(crate) fn open_name(at: BorrowedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    openat(at, name, OFlag::O_PATH | OFlag::O_NOFOLLOW, 0)
+}
+
+/// Changes the mode of what a bare handle leads to.
+pub(crate) fn chmod_handle(handle: BorrowedFd, mode: u32) -> io::Result<()> {
+    let path = proc_path(handle);
+    let (mode, flags) = (Mode::from_bits_truncate(mode), nix::sys::stat::FchmodatFlags::FollowSymlink);
+    once("fchmodat", || nix::sys::stat::fchmodat(CWD, path.as_os_str(), mode, flags))
+}
+
+/// `fchown(2)`; `None` leaves it.
+pub(crate) fn chown(fd: BorrowedFd, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    once("fchown", || unistd::fchown(fd, uid.map(Into::into), gid.map(Into::into)))
+}
+
+/// The effective user, asked at the first use: most commits never need it.
+#[derive(Debug, Default)]
+pub(crate) struct User(OnceLock<u32>);
+
+impl User {
+    /// The user that this process acts for.
+    pub(crate) fn id(&self) -> u32 {
+        *self.0.get_or_init(|| unistd::geteuid().as_raw())
+    }
+}
+
+/// The effective group.
+pub(crate) fn egid() -> u32 {
+    unistd::getegid().as_raw()
+}
+
+/// The effective user that the program started with: costs no system call, may be out of date.
+pub(crate) fn started_as() -> u32 {
+    // SAFETY: reads a value that the kernel left in this process at its start.
+    u32::try_from(unsafe { libc::getauxval(libc::AT_EUID) }).unwrap_or(u32::MAX)
+}
+
+/// Calls a function that fills a buffer until the buffer is large enough; `None`: no such thing here.
+pub(super) fn filled(
+    name: &'static str,
+    mut call: impl FnMut(*mut libc::c_void, usize) -> isize,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut buffer = vec![0_u8; 256];
+    loop {
+        match once(name, || nix::errno::Errno::result(call(buffer.as_mut_ptr().cast(), buffer.len()))) {
+            Ok(length) => {
+                buffer.truncate(usize::try_from(length).unwrap_or(0));
+                return Ok(Some(buffer));
+            }
+            Err(error) => match errno(&error) {
+                // Linux has none longer than 64 KiB (XATTR_SIZE_MAX); a FUSE server may insist for ever.
+                libc::ERANGE if buffer.len() <= 1 << 16 => buffer.resize(buffer.len() * 4, 0),
+                libc::ENODATA | libc::EOPNOTSUPP | libc::ENOSYS => return Ok(None),
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
+/// The names of the extended attributes of a path, not following it (`llistxattr(2)`).
+pub(crate) fn list_xattrs(path: &CStr) -> io::Result<Vec<CString>> {
+    // SAFETY: `filled` passes a buffer and its length; the path is NUL-terminated.
+    let names = filled("llistxattr", |buffer, size| unsafe { libc::llistxattr(path.as_ptr(), buffer.cast(), size) })?;
+    Ok(split_names(&names.unwrap_or_default()))
+}
+
+/// The names of the extended attributes of an open file (`flistxattr(2)`).
+pub(crate) fn list_xattrs_of(fd: BorrowedFd) -> io::Result<Vec<CString>> {
+    // SAFETY: `filled` passes a buffer and its length.
+    let names = filled("flistxattr", |buffer, size| unsafe { libc::flistxattr(fd.as_raw_fd(), buffer.cast(), size) })?;
+    Ok(split_names(&names.unwrap_or_default()))
+}
+
+fn split_names(names: &[u8]) -> Vec<CString> {
+    names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).filter_map(|name| CString::new(name).ok()).collect()
+}
+
+/// One extended attribute of a path, not following it (`lgetxattr(2)`); `None` if it has gone.
+pub(crate) fn get_xattr(path: &CStr, name: &CStr) -> io::Result<Option<Vec<u8>>> {
+    // SAFETY: as above, with two NUL-terminated strings.
+    filled("lgetxattr", |buffer, size| unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), buffer, size) })
+}
+
+/// Sets an extended attribute (`fsetxattr(2)`).
+pub(crate) fn set_xattr(fd: BorrowedFd, name: &CStr, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the value's pointer and length belong together; the name is NUL-terminated.
+    let call = || unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    once("fsetxattr", || check(call().into())).map(drop)
+}
+
+/// Removes an extended attribute (`fremovexattr(2)`).
+pub(crate) fn remove_xattr(fd: BorrowedFd, name: &CStr) -> io::Result<()> {
+    // SAFETY: the name is NUL-terminated.
+    once("fremovexattr", || check(unsafe { libc::fremovexattr(fd.as_raw_fd(), name.as_ptr()) }.into())).map(drop)
+}
