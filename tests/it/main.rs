@@ -4,3 +4,5 @@ mod file;
 mod folder;
 mod home;
 mod rename;
+mod snapshot;
+mod update;

@@ -3,14 +3,11 @@
 import os
 import platform
 import re
-import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import pytest
+from tracing import Call, calls_between_marks
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-it-works.md"
 
@@ -29,6 +26,7 @@ REMOVING = "… removing an empty old folder"
 PROGRAM = """
 import os, sys
 import atomik
+from tracing import mark
 
 kind, durability, exists = sys.argv[1], sys.argv[2], sys.argv[3] == "replacing"
 
@@ -48,82 +46,22 @@ def operation(name, overwrite):
                     os.close(os.open(folder / file, os.O_CREAT | os.O_WRONLY))
 
 
-def mark(name):
-    try:
-        os.stat(name)
-    except FileNotFoundError:
-        pass
-
-
 # So that imports, and what is asked of the kernel once in a process, are over.
 operation("warm", False)
 operation("warm", True)
-mark("/atomik-begin")
+mark()
 operation("warm" if exists else "fresh", exists)
-mark("/atomik-end")
+mark()
 """
-
-NOT_THE_LIBRARYS = frozenset(
-    [
-        "brk",
-        "mmap",
-        "munmap",
-        "mremap",
-        "madvise",
-        "mprotect",
-        "futex",
-        "sched_yield",
-        "rt_sigaction",
-        "rt_sigprocmask",
-    ]
-)
-"""The allocator's and the interpreter's."""
 
 SYNCS = {"fsync", "fdatasync", "syncfs", "sync", "sync_file_range", "msync"}
 PUBLISHES = {"linkat", "rename", "renameat", "renameat2"}
 
 
-@dataclass(frozen=True)
-class Call:
-    name: str
-    text: str
-    """The whole line, descriptors with their paths: `fsync(4</tmp/x>) = 0`."""
-
-    @property
-    def first_path(self) -> str:
-        """The path of the descriptor that is the first argument, at the time of the call."""
-        found = re.match(r"\w+\(\w+<([^>]*)>(\(deleted\))?", self.text)
-        return found[1] + (found[2] or "") if found else ""
-
-
-@cache
-def why_not() -> str | None:
-    if shutil.which("strace") is None:
-        return "strace is not installed"
-    tried = subprocess.run(["strace", "-o", os.devnull, "true"], capture_output=True, text=True)
-    return None if tried.returncode == 0 else f"strace does not work here: {tried.stderr.strip()}"
-
-
 def trace(folder: Path, kind: str, durability: str, state: str) -> list[Call]:
     """The system calls of one operation, in order."""
-    if reason := why_not():
-        pytest.skip(reason)
-    output = folder.parent / f"{folder.name}.strace"
-    program = [sys.executable, "-c", PROGRAM, kind, durability, state]
-    command = ["strace", "-f", "-y", "-s", "256", "-e", "signal=none", "-o", str(output), *program]
-    # The library under test by its absolute path: the program runs in another folder.
-    path = [os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-    calls: list[Call] = []
-    for line in output.read_text("utf-8", "surrogateescape").splitlines():
-        text = line.split(maxsplit=1)[1]  # behind the process's id
-        if found := re.match(r"(\w+)\(", text):  # no "resumed" and no "exited"
-            calls.append(Call(found[1], text))
-    output.unlink()
-    marks = [number for number, call in enumerate(calls) if '"/atomik-' in call.text]
-    begin, end = marks
-    return [call for call in calls[begin + 1 : end] if call.name not in NOT_THE_LIBRARYS]
+    [calls] = calls_between_marks(PROGRAM, folder, kind, durability, state)
+    return calls
 
 
 def publish(calls: list[Call], name: str) -> int:

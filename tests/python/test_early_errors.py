@@ -409,7 +409,7 @@ def assert_wrong(expected: type[Exception], call: Callable[[], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "mode", ["", "r", "q", "wr", "wt+b", "ww", "rb", "a", "ab", "a+", "r+", "rb+", "bw+b"]
+    "mode", ["", "r", "q", "wr", "wt+b", "ww", "rb", "ra", "aw+", "r+a", "bw+b"]
 )
 def test_a_bad_mode(tmp_path: Path, mode: Any) -> None:
     assert_wrong(ValueError, partial(atomik.file, tmp_path / "destination", mode))

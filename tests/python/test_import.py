@@ -19,6 +19,7 @@ PUBLIC: Final = {
     "AT_FDCWD",
     "AtomikError",
     "CleanupWarning",
+    "ConflictError",
     "DestinationBusyError",
     "DurabilityError",
     "Entry",
@@ -27,16 +28,22 @@ PUBLIC: Final = {
     "Folder",
     "InvalidCrossDeviceError",
     "Mode",
+    "Orphan",
+    "Probe",
     "RenameFlags",
+    "Snapshot",
     "UnsupportedFilesystemError",
     "errors",
     "exchange",
     "file",
     "folder",
     "path",
+    "probe",
     "rename",
     "renameat2",
+    "snapshot",
     "swap",
+    "sweep",
     "write_bytes",
     "write_text",
 }
@@ -46,6 +53,7 @@ ERRORS: Final = {
     "InvalidCrossDeviceError": atomik.AtomikError,
     "UnsupportedFilesystemError": atomik.AtomikError,
     "DestinationBusyError": atomik.AtomikError,
+    "ConflictError": atomik.AtomikError,
     "DurabilityError": atomik.AtomikError,
 }
 GUARDS: Final = ("File", "Folder", "Entry")
@@ -157,7 +165,19 @@ def test_the_attributes_of_a_guard_are_in_its_docstring(guard: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["file", "folder", "path", "write_bytes", "write_text", "rename", "exchange", "renameat2"],
+    [
+        "file",
+        "folder",
+        "path",
+        "write_bytes",
+        "write_text",
+        "rename",
+        "exchange",
+        "renameat2",
+        "snapshot",
+        "sweep",
+        "probe",
+    ],
 )
 def test_every_parameter_is_in_the_docstring(name: str) -> None:
     function = getattr(atomik, name)

@@ -383,7 +383,7 @@ def test_others_cannot_enter_what_is_being_built(
     guard = atomik.folder if call == "folder" else atomik.path
     tmp_dir = fs.folder("elsewhere", 0o777) if elsewhere else None
     with guard(destination, permissions=0o755, tmp_dir=tmp_dir) as staging:
-        assert mode(staging.parent) == 0o700
+        assert mode(staging.parent.resolve()) & 0o777 == 0o700
         if call == "path":
             staging.touch()
         with pytest.raises(PermissionError):

@@ -122,6 +122,19 @@ def read_writer(destination: Path) -> int:
     return writer
 
 
+@everywhere
+def test_the_next_writer_removes_the_lock_of_a_killed_one(fs: Filesystem, call: str) -> None:
+    destination = fs.path / "destination"
+    lock = fs.path / ".atomik-lock.destination"
+    if call != "file":  # a new file needs no slot, and looks for nothing
+        lock.touch(0o600)
+    for writer in range(2):
+        CALLS[call](destination, writer, True, lambda: None)
+        assert os.listdir(fs.path) == ["destination"]
+        lock.touch(0o600)
+    lock.unlink()
+
+
 def all_open_at_once(publish: Publish, destination: Path, overwrite: bool) -> Counter[str]:
     """Lets all writers be in their bodies together, then publish together; counts the outcomes."""
 

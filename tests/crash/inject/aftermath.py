@@ -1,0 +1,119 @@
+"""The next writer to a destination: it publishes, and removes whatever was left there."""
+
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import atomik
+import atomik.errors
+import kernel
+
+from inject.bench import Bench, Outcome
+from inject.worlds import BACKUP, DESTINATION, ELSEWHERE, State, look
+
+_NEXT: Final = b"next"
+_MARK: Final = ".atomik-backup"
+
+Writer = Callable[..., None]
+
+# Which overload is meant, the options say: no type checker knows.
+_open: Final[Callable[..., atomik.File[Any]]] = atomik.file
+
+
+def _write_bytes(destination: Path, **options: Any) -> None:
+    atomik.write_bytes(destination, _NEXT, **options)
+
+
+def _file(destination: Path, **options: Any) -> None:
+    with _open(destination, "wb", **options) as staging:
+        staging.write(_NEXT)
+
+
+def _path_to_file(destination: Path, **options: Any) -> None:
+    with atomik.path(destination, **options) as staging:
+        staging.write_bytes(_NEXT)
+
+
+def _folder(destination: Path, **options: Any) -> None:
+    with atomik.folder(destination, **options) as staging:
+        (staging / "next").write_bytes(_NEXT)
+
+
+def _path_to_folder(destination: Path, **options: Any) -> None:
+    with atomik.path(destination, **options) as staging:
+        staging.mkdir()
+        (staging / "next").write_bytes(_NEXT)
+
+
+_FILES: Final[tuple[Writer, ...]] = (_write_bytes, _file, _path_to_file)
+_FOLDERS: Final[tuple[Writer, ...]] = (_folder, _path_to_folder)
+
+
+def unmended(bench: Bench, outcome: Outcome) -> Iterator[str]:
+    """Lets each possible next writer work on a copy of what is there; says what each has left."""
+    for writer in _FOLDERS if bench.makes_a_folder else _FILES:
+        # A writer of something new asks the kernel for less than one that replaces, and sees less.
+        for overwrite in (True, False):
+            if overwrite or not (outcome.world / DESTINATION).exists():
+                world = outcome.world.with_name("copy")
+                _copy(outcome.world, world)
+                try:
+                    with bench.operation.neighbour(world):
+                        yield from _left_by(writer, bench, outcome, world, overwrite=overwrite)
+                finally:
+                    shutil.rmtree(world)
+
+
+def _copy(world: Path, to: Path) -> None:
+    """Copies a world with what its marks say: a version that is to become a backup is known by its inode."""
+    shutil.copytree(world, to, symlinks=True)
+    # Not a pattern for the marks themselves: these lead nowhere, and `glob` leaves out what does not exist.
+    for slot in to.glob(".atomik-*"):
+        mark = slot / _MARK
+        if mark.is_symlink():
+            inode, _, name = os.readlink(mark).partition(":")
+            before = {entry.inode(): entry.name for entry in os.scandir(world / slot.name)}
+            if int(inode) in before:
+                mark.unlink()
+                mark.symlink_to(f"{(slot / before[int(inode)]).lstat().st_ino}:{name}")
+
+
+def _left_by(
+    writer: Writer, bench: Bench, outcome: Outcome, world: Path, *, overwrite: bool
+) -> Iterator[str]:
+    # Without syncs: the writer that has least to do.
+    options: dict[str, Any] = {"overwrite": overwrite, "durability": "none"}
+    if (world / ELSEWHERE).exists():
+        options["tmp_dir"] = world / ELSEWHERE
+    name = f"the next writer, {writer.__name__.strip('_')}, {'replacing' if overwrite else 'new'}"
+    published = True
+    try:
+        writer(world / DESTINATION, **options)
+    except (OSError, Warning) as error:
+        published = False
+        # Where folders cannot be exchanged, the next writer may be refused; it cleans up even so.
+        refused = type(error) is atomik.errors.UnsupportedFilesystemError
+        if not refused or bench.fs.flags & kernel.EXCHANGE:
+            yield f"{name}, fails: {error!r}"
+    if (left := look(world, slots=True)) != bench.living:
+        yield f"{name}, leaves {sorted(left)}"
+    kept = bench.old if outcome.state() == bench.old else bench.new
+    if _backup(look(world)) != _backup(kept):
+        yield f"{name}, does not finish the backup: {look(world)}"
+    if published and _content(look(world)) != [_NEXT]:
+        yield f"{name}, does not publish: {look(world)}"
+
+
+def _backup(state: State) -> State:
+    return {name: entry for name, entry in state.items() if name.split("/")[0] == BACKUP}
+
+
+def _content(state: State) -> list[bytes]:
+    return [
+        content
+        for name, (mode, content, _) in state.items()
+        if name.startswith(DESTINATION) and stat.S_ISREG(mode)
+    ]

@@ -1,0 +1,196 @@
+"""What is there before and after an operation, built with the plain calls of the system.
+
+A world is a folder in which an operation works.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeAlias
+
+Build: TypeAlias = Callable[[Path], None]
+State: TypeAlias = dict[str, tuple[int, bytes, Mapping[str, bytes]]]
+
+DESTINATION: Final = "destination"
+ELSEWHERE: Final = "elsewhere"
+OTHER: Final = "other"
+BACKUP: Final = "before"
+SLOT: Final = f".atomik-0.{DESTINATION}"
+_ATTRIBUTE: Final = "user.kept"
+_VALUE: Final = b"value"
+_SLOT_MODE: Final = 0o700
+
+
+def look(world: Path, *, slots: bool = False) -> State:
+    """Returns all that is in a world, and its modes, or (`slots`) the library's names there instead."""
+    found: State = {}
+    pending = [""]
+    while pending:
+        folder = pending.pop()
+        for entry in os.scandir(world / folder):
+            name = os.path.join(folder, entry.name)
+            if entry.name.startswith(".atomik-") is not slots:
+                if slots and folder == "" and entry.is_dir(follow_symlinks=False):
+                    pending.append(name)
+                continue
+            found[name] = _entry(entry)
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(name)
+    return found
+
+
+def _entry(entry: "os.DirEntry[str]") -> tuple[int, bytes, Mapping[str, bytes]]:
+    kept = {
+        name: os.getxattr(entry.path, name, follow_symlinks=False)
+        for name in os.listxattr(entry.path, follow_symlinks=False)
+        # SELinux and the like name every file for themselves.
+        if name.startswith("user.")
+    }
+    content = Path(entry.path).read_bytes() if entry.is_file(follow_symlinks=False) else b""
+    return entry.stat(follow_symlinks=False).st_mode, content, kept
+
+
+def _write(path: Path, content: bytes, mode: int | None = None) -> None:
+    path.write_bytes(content)
+    if mode is not None:
+        path.chmod(mode)
+
+
+def fill(folder: Path, version: bytes) -> None:
+    # With as few system calls as it takes: each of them is made to fail.
+    inner = os.path.join(folder, "inner")
+    os.mkdir(inner)
+    for name in ("one", "inner/two"):
+        fd = os.open(os.path.join(folder, name), os.O_CREAT | os.O_WRONLY, 0o644)
+        try:
+            os.write(fd, version)
+        finally:
+            os.close(fd)
+
+
+def _keep_metadata(path: Path, mode: int) -> None:
+    path.chmod(mode)
+    os.setxattr(path, _ATTRIBUTE, _VALUE)
+
+
+def nothing(_: Path) -> None:
+    """Is a world in which nothing is there yet."""
+
+
+def file(version: bytes, *, kept: bool = False) -> Build:
+    """Has a file as destination; `kept`: with the old version's mode and attributes."""
+
+    def build(world: Path) -> None:
+        _write(world / DESTINATION, version, 0o644)
+        if kept:
+            _keep_metadata(world / DESTINATION, 0o640)
+
+    return build
+
+
+def folder(version: bytes, *, kept: bool = False, mode: int = 0o750) -> Build:
+    """Has a folder as destination; `kept`: with the old version's mode and attributes."""
+
+    def build(world: Path) -> None:
+        (world / DESTINATION).mkdir()
+        fill(world / DESTINATION, version)
+        if kept:
+            _keep_metadata(world / DESTINATION, mode)
+
+    return build
+
+
+def updated_folder(world: Path) -> None:
+    """Has the folder that an update of one file in it leaves."""
+    folder(b"old", kept=True)(world)
+    (world / DESTINATION / "one").write_bytes(b"new")
+
+
+def with_backup(live: Build, backup: Build) -> Build:
+    """Adds what another version's build makes, as the backup."""
+
+    def both(world: Path) -> None:
+        backup(world)
+        (world / DESTINATION).rename(world / BACKUP)
+        live(world)
+
+    return both
+
+
+def two_files(here: bytes | None, other: bytes | None) -> Build:
+    def build(world: Path) -> None:
+        for name, content in ((DESTINATION, here), (OTHER, other)):
+            if content is not None:
+                _write(world / name, content, 0o644)
+
+    return build
+
+
+def two_folders(here: bytes, other: bytes) -> Build:
+    def build(world: Path) -> None:
+        for name, content in ((DESTINATION, here), (OTHER, other)):
+            (world / name).mkdir()
+            fill(world / name, content)
+
+    return build
+
+
+def with_tmp_dir(build: Build) -> Build:
+    def both(world: Path) -> None:
+        build(world)
+        (world / ELSEWHERE).mkdir()
+
+    return both
+
+
+def _fill_slot(slot: Path) -> None:
+    slot.mkdir(_SLOT_MODE)
+    (slot / DESTINATION).mkdir()
+    (slot / DESTINATION / "file").write_bytes(b"another's")
+
+
+def with_orphans(build: Build) -> Build:
+    """Adds what two killed writers have left: a file slot and a folder slot."""
+
+    def all_(world: Path) -> None:
+        build(world)
+        (world / SLOT).write_bytes(b"orphan")
+        _fill_slot(world / f".atomik-1.{DESTINATION}")
+
+    return all_
+
+
+def with_neighbour(build: Build) -> Build:
+    """Adds the slot of a writer that is still in its body, as `alive` says."""
+
+    def both(world: Path) -> None:
+        build(world)
+        _fill_slot(world / SLOT)
+
+    return both
+
+
+def with_waiting(live: Build, waiting: Build) -> Build:
+    """Adds a slot of nobody's with another version, with which the destination can be exchanged."""
+
+    def both(world: Path) -> None:
+        waiting(world)
+        slot = world / SLOT
+        slot.mkdir(_SLOT_MODE)
+        (world / DESTINATION).rename(slot / DESTINATION)
+        live(world)
+
+    return both
+
+
+@contextmanager
+def alive(world: Path) -> Generator[None]:
+    """Holds the lock by which the owner of a slot is known to be alive."""
+    fd = os.open(world / SLOT, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,203 @@
+"""Publishes four versions in a row, so that cuts fall into, between and after commits.
+
+Everything happens in one folder, `parent`. A crash state shows one complete version at the destination and, beside it,
+at most one orphan; with a backup, also the version before that one, or until the commit has returned the one before
+that. That the next writer removes the orphan is tried wherever one lies; where none does, the next writer is tried in a
+share of the states, for all of them would double the time.
+"""
+
+import os
+import stat
+import time
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from powercut import checks, versions
+from powercut.interface import Returned
+from powercut.staging import without_unnamed_files
+from powercut.versions import MISSING, NEXT, NUMBERS, Version
+from powercut.ways import Durability, How, Way
+
+Staging: TypeAlias = Literal["unnamed", "named", "elsewhere"]
+
+_SHARE: Final = 8
+"""In one of so many crash states without an orphan another writer is tried, too."""
+
+
+BACKUP: Final = "before"
+
+
+@dataclass
+class Publishing:
+    """Publishes four versions: over one destination, or each as a new destination of its own."""
+
+    way: Way
+    replaced: bool
+    durability: Durability
+    """"none" is judged as "ordered", and must fail: the engine's own test."""
+    staging: Staging = "unnamed"
+    backup: bool = False
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        kind = "replace" if self.replaced else "new"
+        where = () if self.staging == "unnamed" else (self.staging,)
+        also = ("backup",) if self.backup else ()
+        self.name = "-".join((self.way.name, kind, self.durability, self.way.size, *where, *also))
+
+    def prepare(self, root: Path) -> None:
+        (root / "parent").mkdir()
+        (root / "staging").mkdir()
+        if self.replaced:
+            versions.build(self.way.version(0, replaced=True), self._place(root, 0))
+
+    def run(self, root: Path, returned: Returned) -> None:
+        threads = running_threads()
+        for number in NUMBERS:
+            self._publish(root, number, self.durability, overwrite=self.replaced)
+            returned(str(number))
+            wait_for_threads_but(threads)
+
+    def check(self, root: Path, returned: Sequence[str]) -> list[str]:
+        newest = max(map(int, returned), default=0)
+        durable = newest if self.durability == "full" else 0
+        problems = self._check_content(root, newest, durable)
+        return problems or self._check_beside(root, newest)
+
+    def _check_content(self, root: Path, newest: int, durable: int) -> list[str]:
+        if self.replaced:
+            known = {
+                number: self._expected(number, durable) for number in range(versions.COUNT + 1)
+            }
+            verdict = checks.judge(self._place(root, 1), known, durable, newest + 1)
+            if self.backup and verdict.version is not None:
+                return verdict.problems + self._check_backup(root, verdict.version, durable)
+            return verdict.problems
+        problems: list[str] = []
+        for number in NUMBERS:
+            known = {0: MISSING, number: self._expected(number, durable)}
+            at_least = number if number <= durable else 0
+            verdict = checks.judge(self._place(root, number), known, at_least)
+            problems += verdict.problems
+            if verdict.version and number > newest + 1:
+                problems.append(f"future: {number} is there, {newest} was the newest")
+        return problems
+
+    def _check_backup(self, root: Path, live: int, durable: int) -> list[str]:
+        """The displaced version takes the backup's name just after the publish, so the one before may still have it."""
+        numbers = range(versions.COUNT + 1)
+        known = {-1: MISSING} | {number: self._expected(number, durable) for number in numbers}
+        at_least = max(durable - 1, live - 2, -1)
+        return checks.judge(root / "parent" / BACKUP, known, at_least, live - 1).problems
+
+    def _expected(self, number: int, durable: int) -> Version:
+        version = self.way.version(number, replaced=self.replaced)
+        return version if number <= durable else _unsettled(version)
+
+    def _check_beside(self, root: Path, newest: int) -> list[str]:
+        known = {self._place(root, number).name for number in range(versions.COUNT + 1)}
+        known |= {BACKUP} if self.backup else set()
+        folders = (root / "parent", root / "staging")
+        problems = [problem for at in folders for problem in checks.litter(at, known)]
+        if problems:
+            return problems
+        waiting = {name for at in folders for name in checks.orphans(at)}
+        if not waiting and _is_chosen(root / "parent", newest):
+            waiting = {self._place(root, max(newest, 1)).name}
+        for name in sorted(waiting):
+            problems += self._next_writer(root, name)
+        left = [name for at in folders for names in checks.orphans(at).values() for name in names]
+        return problems + ([f"next writer: left {' '.join(left)}"] if left else [])
+
+    def _next_writer(self, root: Path, name: str) -> list[str]:
+        """Publishes once more in the crash state, as the program would when it runs again."""
+        place = root / "parent" / name
+        base = self._present(root, place)
+        threads = running_threads()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                self._publish(root, NEXT, "none", overwrite=True, name=name)
+            except OSError as error:
+                return [f"next writer: {error!r}"]
+        wait_for_threads_but(threads)
+        problems = [f"next writer: warned {warning.message}" for warning in caught]
+        published = {NEXT: self.way.next_version(base, replaced=self.replaced)}
+        found = checks.judge(place, published).problems
+        if self.backup:
+            displaced = {base: self._expected(base, durable=0)}
+            found += checks.judge(root / "parent" / BACKUP, displaced).problems
+        return problems + [f"next writer: {problem}" for problem in found]
+
+    def _present(self, root: Path, place: Path) -> int:
+        """Returns which version stands at `place` in a crash state that has been checked; 0, too, where none does."""
+        known = {
+            number: self._expected(number, durable=0)
+            for number in range(versions.COUNT + 1)
+            if self._place(root, number) == place
+        }
+        return checks.judge(place, known).version or 0
+
+    def _publish(
+        self,
+        root: Path,
+        number: int,
+        durability: Durability,
+        *,
+        overwrite: bool,
+        name: str | None = None,
+    ) -> None:
+        place = self._place(root, number) if name is None else root / "parent" / name
+        how: How = {"overwrite": overwrite, "durability": durability}
+        if self.backup:
+            how["backup"] = BACKUP
+        match self.staging:
+            case "unnamed":
+                self.way.publish(place, number, how)
+            case "elsewhere":
+                self.way.publish(place, number, {**how, "tmp_dir": root / "staging"})
+            case "named":
+                without_unnamed_files(lambda: self.way.publish(place, number, how))
+
+    def _place(self, root: Path, number: int) -> Path:
+        return root / "parent" / ("live" if self.replaced else f"new-{number}")
+
+
+def running_threads() -> set[str]:
+    """Names the process's threads, those that Python does not know of included."""
+    return set(os.listdir("/proc/self/task"))
+
+
+def wait_for_threads_but(threads: set[str]) -> None:
+    """Waits until what runs beside these has ended: a filesystem on which one works cannot be unmounted."""
+    while running_threads() - threads:
+        time.sleep(0.001)
+
+
+def _unsettled(version: Version) -> Version:
+    """Returns a version as it may be until its commit has returned.
+
+    A folder that its owner may not write cannot be moved to another parent (rename(2), EACCES), so it gets such a mode
+    just after the publish.
+    """
+    root = version[""]
+    if root.kind != stat.S_IFDIR:
+        return version
+    return {
+        **version,
+        "": replace(root, modes=(*root.modes, *(mode | 0o700 for mode in root.modes))),
+    }
+
+
+def _is_chosen(folder: Path, newest: int) -> bool:
+    """Chooses a share of the crash states by what they show, so that one state is always judged alike."""
+    shown = (
+        newest,
+        folder.stat().st_ctime_ns,
+        sorted((at.name, at.lstat().st_ino) for at in folder.iterdir()),
+    )
+    return zlib.crc32(repr(shown).encode()) % _SHARE == 0

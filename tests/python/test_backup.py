@@ -1,0 +1,498 @@
+"""`backup=`: the displaced version takes that name, and at every instant both are complete.
+
+The kernel shows a reader at any instant what it leaves behind when the writer is killed there: so
+a writer is killed (strace(1) injects SIGKILL) before each of its calls that could change anything.
+"""
+
+import errno
+import os
+import re
+import select
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import atomik
+import attributes
+import calls
+import pytest
+from clones import Described, describe, describe_one
+from crowds import Say, Wait, crowd
+from filesystems import Filesystem
+from inject import strace
+from kernel import set_immutable
+from processes import NOBODY, run_as
+
+if TYPE_CHECKING:
+    from io import BufferedRandom
+
+with_exchange = pytest.mark.parametrize(
+    "fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True
+)
+
+
+def _append(destination: Path, **options: Any) -> None:
+    with atomik.file(destination, "a", **options) as file:
+        file.write("new")
+
+
+def _change(destination: Path, **options: Any) -> None:
+    guard = cast("atomik.File[BufferedRandom]", atomik.file(destination, "r+b", **options))
+    with guard as file:
+        file.write(b"new")
+
+
+def _update(destination: Path, **options: Any) -> None:
+    with atomik.folder(destination, update=True, **options) as staging:
+        (staging / "new").write_bytes(calls.NEW)
+
+
+FILES: Final[Mapping[str, Callable[..., None]]] = {
+    **calls.MAKING_FILES,
+    "file, a": _append,
+    "file, r+b": _change,
+}
+FOLDERS: Final[Mapping[str, Callable[..., None]]] = {
+    **calls.MAKING_FOLDERS,
+    "folder, update": _update,
+}
+ALL: Final = {**FILES, **FOLDERS}
+
+each_call = pytest.mark.parametrize("name", ALL)
+
+
+def _publish(name: str, destination: Path, **options: Any) -> None:
+    if ALL[name] in calls.ALL.values():
+        options.setdefault("overwrite", True)
+    ALL[name](destination, **{"durability": "none", **options})
+
+
+def _make(name: str, path: Path, content: str) -> None:
+    """Makes what the call replaces: a file or a folder."""
+    if name in FILES:
+        path.write_text(content)
+    else:
+        (path / "inner").mkdir(parents=True)
+        (path / "inner" / "file").write_text(content)
+
+
+def _state(path: Path) -> dict[bytes, Described] | None:
+    """Describes all that a path is, or None if there is nothing."""
+    if not os.path.lexists(path):
+        return None
+    return {b".": describe_one(path)} | (describe(path) if path.is_dir() else {})
+
+
+@with_exchange
+@each_call
+@pytest.mark.parametrize("before", ["no backup", "a backup", "a symlink"])
+def test_the_displaced_version_itself_gets_the_name(fs: Filesystem, name: str, before: str) -> None:
+    destination, backup = fs.path / "it", fs.path / "it.bak"
+    _make(name, destination, "old")
+    _make(name, fs.path / "other", "other")
+    if before == "a backup":
+        _make(name, backup, "older")
+    elif before == "a symlink":
+        backup.symlink_to("other")
+    old, inode, other = _state(destination), destination.stat().st_ino, _state(fs.path / "other")
+    _publish(name, destination, backup="it.bak")
+    assert _state(backup) == old
+    assert backup.stat().st_ino == inode
+    assert _state(destination) != old
+    assert _state(fs.path / "other") == other
+    assert sorted(os.listdir(fs.path)) == ["it", "it.bak", "other"]
+
+
+@with_exchange
+@each_call
+def test_each_version_becomes_the_next_backup(fs: Filesystem, name: str) -> None:
+    destination, backup = fs.path / "it", fs.path / "it.bak"
+    _make(name, destination, "old")
+    for durability in ("full", "ordered", "none"):
+        old = _state(destination)
+        _publish(name, destination, backup="it.bak", durability=durability)
+        assert _state(backup) == old
+    assert sorted(os.listdir(fs.path)) == ["it", "it.bak"]
+
+
+@with_exchange
+@each_call
+def test_backup_and_destination_keep_owner_mode_attributes_and_acl(
+    fs: Filesystem, name: str
+) -> None:
+    destination, backup = fs.path / "it", fs.path / "it.bak"
+    _make(name, destination, "old")
+    _make(name, backup, "older")
+    os.chown(destination, 1234, 5678)
+    destination.chmod(0o750)
+    attributes.set_attribute(destination, "user.atomik", b"mine")
+    attributes.set_attribute(destination, attributes.ACCESS, attributes.allowing(4321))
+    before = _state(destination)
+    assert before is not None
+    _publish(name, destination, backup="it.bak")
+    assert _state(backup) == before
+    old, new = before[b"."], describe_one(destination)
+    assert (new.mode, new.owner, new.attributes) == (old.mode, old.owner, old.attributes)
+
+
+@with_exchange
+@each_call
+def test_an_ordinary_user_has_backups_too(fs: Filesystem, name: str) -> None:
+    home = fs.folder("home", 0o755, NOBODY.uid, NOBODY.gid)
+
+    def publish() -> None:
+        _make(name, home / "it", "old")
+        (home / "it").chmod(0o555)
+        old = _state(home / "it")
+        _publish(name, home / "it", backup="it.bak")
+        assert _state(home / "it.bak") == old
+
+    run_as(NOBODY, publish)
+    assert sorted(os.listdir(home)) == ["it", "it.bak"]
+    (home / "it.bak").chmod(0o755)
+
+
+@each_call
+def test_where_nothing_is_displaced_the_backup_stays(fs: Filesystem, name: str) -> None:
+    if name == "file, r+b":
+        pytest.skip('"r+b" needs a file')
+    _make(name, fs.path / "it.bak", "older")
+    before = _state(fs.path / "it.bak")
+    _publish(name, fs.path / "it", backup="it.bak")
+    assert _state(fs.path / "it.bak") == before
+    _publish(name, fs.path / "other", backup="other.bak")
+    assert sorted(os.listdir(fs.path)) == ["it", "it.bak", "other"]
+
+
+@with_exchange
+@each_call
+def test_an_exception_leaves_destination_and_backup(fs: Filesystem, name: str) -> None:
+    if name not in calls.ALL or name.startswith("write"):
+        pytest.skip("it has no body here")
+
+    def body() -> None:
+        raise LookupError
+
+    for path in ("it", "it.bak"):
+        _make(name, fs.path / path, path)
+    before = _state(fs.path)
+    with pytest.raises(LookupError):
+        calls.ALL[name](fs.path / "it", body, overwrite=True, backup="it.bak")
+    assert _without_times(_state(fs.path)) == _without_times(before)
+
+
+def _without_times(state: dict[bytes, Described] | None) -> dict[bytes, tuple[object, ...]]:
+    assert state is not None
+    return {name: (one.mode, one.owner, one.content) for name, one in state.items()}
+
+
+def _spellings(home: Path) -> dict[str, calls.AnyPath]:
+    return {
+        "str": "it.bak",
+        "bytes": b"it.bak",
+        "Path": Path("it.bak"),
+        "absolute": home / "it.bak",
+        "absolute bytes": os.fsencode(home / "it.bak"),
+        "detour": home / "sub" / ".." / "it.bak",
+    }
+
+
+@with_exchange
+@pytest.mark.parametrize("name", ["file", "write_bytes", "folder", "path to a folder"])
+@pytest.mark.parametrize("spelling", _spellings(Path()))
+def test_a_name_or_a_path_into_the_same_folder_is_taken(
+    fs: Filesystem, name: str, spelling: str
+) -> None:
+    fs.folder("sub")
+    _make(name, fs.path / "it", "old")
+    _publish(name, fs.path / "it", backup=_spellings(fs.path)[spelling])
+    assert sorted(os.listdir(fs.path)) == ["it", "it.bak", "sub"]
+
+
+@pytest.mark.parametrize(
+    ("backup", "number"),
+    [
+        ("it", errno.EINVAL),
+        ("sub/it.bak", errno.EINVAL),
+        ("../it.bak", errno.EINVAL),
+        ("/it.bak", errno.EINVAL),
+        ("missing/it.bak", errno.ENOENT),
+        ("n" * 256, errno.ENAMETOOLONG),
+    ],
+    ids=["its own", "below", "above", "root", "missing folder", "too long"],
+)
+@each_call
+def test_another_place_is_refused_before_the_body(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, backup: str, number: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    _make(name, tmp_path / "it", "old")
+    before = _state(tmp_path)
+    with pytest.raises(OSError) as raised:
+        _publish(name, tmp_path / "it", backup=backup)
+    assert raised.value.errno == number
+    assert _without_times(_state(tmp_path)) == _without_times(before)
+
+
+@pytest.mark.parametrize("backup", ["", ".", "..", "it.bak/.", "it.bak/.."])
+@each_call
+def test_what_is_no_name_is_refused(tmp_path: Path, name: str, backup: str) -> None:
+    _make(name, tmp_path / "it", "old")
+    with pytest.raises(OSError):
+        _publish(name, tmp_path / "it", backup=backup)
+    assert os.listdir(tmp_path) == ["it"]
+
+
+@pytest.mark.parametrize("slot", [".atomik-0.it", ".atomik-3.other", ".atomik-lock.it"])
+@each_call
+def test_a_name_that_the_next_writer_would_remove_is_refused(
+    tmp_path: Path, name: str, slot: str
+) -> None:
+    _make(name, tmp_path / "it", "old")
+    with pytest.raises(OSError) as raised:
+        _publish(name, tmp_path / "it", backup=slot)
+    assert raised.value.errno == errno.EINVAL
+    assert os.listdir(tmp_path) == ["it"]
+
+
+@each_call
+def test_a_name_with_nul_is_a_value_error(tmp_path: Path, name: str) -> None:
+    _make(name, tmp_path / "it", "old")
+    with pytest.raises(ValueError):
+        _publish(name, tmp_path / "it", backup="it\0bak")
+    assert os.listdir(tmp_path) == ["it"]
+
+
+def _socket(_: Filesystem, path: Path) -> None:
+    parent = os.open(path.parent, os.O_PATH)
+    try:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"/proc/self/fd/{parent}/{path.name}")
+    finally:
+        os.close(parent)
+
+
+def _mount_point(fs: Filesystem, path: Path) -> None:
+    path.mkdir()
+    fs.bind(fs.folder("source"), path)
+
+
+def _mounted_file(fs: Filesystem, path: Path) -> None:
+    path.touch()
+    (fs.path / "source").touch()
+    fs.bind(fs.path / "source", path)
+
+
+def _folder(_: Filesystem, path: Path) -> None:
+    path.mkdir()
+
+
+def _file(_: Filesystem, path: Path) -> None:
+    path.touch()
+
+
+def _immutable(fs: Filesystem, path: Path) -> None:
+    path.touch()
+    fs.make_immutable(path)
+
+
+_FORBIDDEN: Final[Mapping[str, tuple[Callable[[Filesystem, Path], Any], type[OSError], str]]] = {
+    "folder": (_folder, IsADirectoryError, "file"),
+    "file": (_file, NotADirectoryError, "folder"),
+    "FIFO": (lambda _, path: os.mkfifo(path), atomik.DestinationBusyError, "file"),
+    "FIFO, for a folder": (lambda _, path: os.mkfifo(path), atomik.DestinationBusyError, "folder"),
+    "device": (
+        lambda _, path: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+        atomik.DestinationBusyError,
+        "file",
+    ),
+    "socket": (_socket, atomik.DestinationBusyError, "file"),
+    "mount point": (_mount_point, atomik.DestinationBusyError, "folder"),
+    "mounted file": (_mounted_file, atomik.DestinationBusyError, "file"),
+}
+
+
+@with_exchange
+@pytest.mark.parametrize(("make", "error", "name"), _FORBIDDEN.values(), ids=_FORBIDDEN)
+def test_what_never_is_replaced_is_refused_before_the_body(
+    fs: Filesystem, make: Callable[[Filesystem, Path], Any], error: type[OSError], name: str
+) -> None:
+    _make(name, fs.path / "it", "old")
+    make(fs, fs.path / "it.bak")
+    before = _without_times(_state(fs.path))
+    attempt = calls.attempt(ALL[name], fs.path / "it", overwrite=True, backup="it.bak")
+    assert isinstance(attempt.error, error)
+    assert attempt.error.filename == "it.bak"
+    assert not attempt.body_ran
+    assert _without_times(_state(fs.path)) == before
+
+
+@pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"], indirect=True)
+def test_an_immutable_backup_is_refused_before_the_body(fs: Filesystem) -> None:
+    (fs.path / "it").write_text("old")
+    _immutable(fs, fs.path / "it.bak")
+    attempt = calls.attempt(calls.file, fs.path / "it", overwrite=True, backup="it.bak")
+    assert isinstance(attempt.error, PermissionError)
+    assert not attempt.body_ran
+    set_immutable(fs.path / "it.bak", immutable=False)
+    assert (fs.path / "it").read_text() == "old"
+
+
+@each_call
+def test_it_does_not_go_with_tmp_dir(tmp_path: Path, name: str) -> None:
+    _make(name, tmp_path / "it", "old")
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(OSError) as raised:
+        _publish(name, tmp_path / "it", backup="it.bak", tmp_dir=tmp_path / "elsewhere")
+    assert raised.value.errno == errno.EINVAL
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize("fs", ["bindfs"], indirect=True)
+@pytest.mark.parametrize("name", calls.ALL)
+def test_without_an_exchange_it_is_refused_before_the_body(fs: Filesystem, name: str) -> None:
+    _make(name, fs.path / "it", "old")
+    attempt = calls.attempt(ALL[name], fs.path / "it", overwrite=True, backup="it.bak")
+    assert isinstance(attempt.error, atomik.UnsupportedFilesystemError)
+    assert not attempt.body_ran
+    assert os.listdir(fs.path) == ["it"]
+
+
+@with_exchange
+def test_a_version_that_is_read_becomes_the_backup_and_stays(fs: Filesystem) -> None:
+    _make("folder", fs.path / "it", "old")
+    old = _state(fs.path / "it")
+    with atomik.snapshot(fs.path / "it") as version:
+        _publish("folder", fs.path / "it", backup="it.bak")
+        assert (version / "inner" / "file").read_text() == "old"
+        assert _state(fs.path / "it.bak") == old
+    assert _state(fs.path / "it.bak") == old
+    assert sorted(os.listdir(fs.path)) == ["it", "it.bak"]
+
+
+@with_exchange
+def test_a_backup_that_is_read_goes_with_its_last_reader(fs: Filesystem) -> None:
+    _make("folder", fs.path / "it", "old")
+    _make("folder", fs.path / "it.bak", "older")
+    old = _state(fs.path / "it")
+    with atomik.snapshot(fs.path / "it.bak") as version:
+        _publish("folder", fs.path / "it", backup="it.bak")
+        assert (version / "inner" / "file").read_text() == "older"
+        assert _state(fs.path / "it.bak") == old
+    assert sorted(os.listdir(fs.path)) == ["it", "it.bak"]
+
+
+@with_exchange
+def test_among_many_writers_the_backup_is_the_version_before_the_last(fs: Filesystem) -> None:
+    destination = fs.path / "it"
+    destination.write_text("")
+
+    def job(number: int, say: Say, _: Wait) -> None:
+        for turn in range(10):
+            try:
+                with atomik.file(destination, "a", backup="it.bak", durability="none") as file:
+                    file.write(f"{number}-{turn}\n")
+            except atomik.ConflictError:
+                say("refused")
+            else:
+                say("published")
+
+    with crowd(job, processes=4, threads=2) as writers:
+        said = writers.finish()
+    assert set(said) <= {"refused", "published"}
+    *before, _last = destination.read_text().splitlines(keepends=True)
+    assert len(before) + 1 == said.count("published")
+    assert (fs.path / "it.bak").read_text() == "".join(before)
+    assert sorted(os.listdir(fs.path)) == ["it", "it.bak"]
+
+
+# Calls after which something may be different on the disk, or for other processes.
+_CHANGING: Final = re.compile(
+    "openat|write|linkat|symlinkat|mkdirat|rename|renameat2|unlink|unlinkat|rmdir|flock|fsync|syncfs"
+    "|fchmod|fchown|fsetxattr|exit_group"
+)
+
+
+@pytest.mark.leaves_orphans
+@pytest.mark.parametrize("fs", ["ext4"], indirect=True)
+@pytest.mark.parametrize("previous", [True, False], ids=["over a backup", "the first backup"])
+@pytest.mark.parametrize(
+    "name", ["write_bytes", "file, a", "path to a file", "folder", "folder, update"]
+)
+def test_killed_at_any_call_it_leaves_both_complete_and_the_next_writer_finishes(
+    fs: Filesystem, name: str, previous: bool
+) -> None:
+    if reason := strace.why_not():
+        pytest.skip(reason)
+    home = fs.folder("home")
+
+    def prepare() -> None:
+        shutil.rmtree(home)
+        home.mkdir()
+        _make(name, home / "it", "old")
+        if previous:
+            _make(name, home / "it.bak", "older")
+
+    prepare()
+    old, older = _content(home / "it"), _content(home / "it.bak")
+    traced = _run(name, home, fs.path / "trace", [])
+    new = _content(home / "it")
+    assert _content(home / "it.bak") == old
+    assert new not in (old, older)
+    states: set[tuple[bool, bool]] = set()
+    for call in traced:
+        if not _CHANGING.fullmatch(call.name):
+            continue
+        prepare()
+        _run(name, home, fs.path / "trace", strace.Injection(call).options())
+        it, backup = _content(home / "it"), _content(home / "it.bak")
+        assert it in (old, new), call
+        assert backup in (older, old), call
+        published = it == new
+        assert published or backup == older, call
+        # The version before is the backup, or is kept until it is.
+        assert not published or backup == old or old in _kept(home), call
+        states.add((published, backup == old))
+        _publish(name, home / "it")
+        assert _content(home / "it.bak") == (old if published else older), call
+        assert sorted(os.listdir(home)) == ["it", *["it.bak"] * (published or previous)], call
+    # Before the publish, between it and the backup, and after both.
+    assert states == {(False, False), (True, False), (True, True)}
+
+
+def _content(path: Path) -> Any:
+    """Returns the content that a path has, file or folder; None if there is nothing."""
+    state = _state(path)
+    return state and tuple(
+        (name, stat.S_IFMT(one.mode), one.content) for name, one in sorted(state.items())
+    )
+
+
+def _kept(home: Path) -> list[Any]:
+    """Returns what the slots hold."""
+    return [_content(path) for path in home.glob(".atomik-*/*")]
+
+
+def _run(name: str, home: Path, trace: Path, options: list[str]) -> list[strace.Call]:
+    """Publishes in a process of its own, traced; returns its calls."""
+    ready, go = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            # It takes no part in the tests: all that it does is to publish.
+            os.close(go)
+            select.select([ready], [], [])
+            _publish(name, home / "it", backup="it.bak", durability="full")
+        finally:
+            os._exit(0)
+    os.close(ready)
+    try:
+        with strace.attached(pid, trace, options):
+            os.close(go)
+    finally:
+        os.waitpid(pid, 0)
+    return strace.calls(trace)

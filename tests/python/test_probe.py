@@ -1,0 +1,148 @@
+"""`atomik.probe` answers what each filesystem is known to do, and leaves nothing there.
+
+What is expected is written down here, or asked of the kernel without the library.
+"""
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import atomik
+import kernel
+import pytest
+from filesystems import Filesystem
+from processes import NOBODY, run_as
+
+_TYPES: Final[Mapping[str, str]] = {
+    "ext4": "ext4",
+    "xfs": "xfs",
+    "btrfs": "btrfs",
+    "tmpfs": "tmpfs",
+    "overlay": "overlay",
+    "bindfs": "fuse",
+}
+_DURABILITY: Final[Mapping[str, str]] = {"overlay": "unknown", "tmpfs": "none", "bindfs": "unknown"}
+
+
+def _mount_of(path: Path) -> tuple[int, str]:
+    """Returns a mount's number and type, as /proc/self/mountinfo has them for an open file."""
+    fd = os.open(path, os.O_PATH)
+    try:
+        lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    finally:
+        os.close(fd)
+    (number,) = [line.split()[1] for line in lines if line.startswith("mnt_id:")]
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[0] == number:
+            return int(number), fields[fields.index("-") + 1]
+    raise AssertionError(f"no mount {number}")
+
+
+def test_the_mount_is_named_as_the_mount_table_names_it(fs: Filesystem) -> None:
+    probe = atomik.probe(fs.path)
+    assert (probe.mount_id, probe.filesystem) == _mount_of(fs.path)
+    assert probe.filesystem.split(".")[0] == _TYPES[fs.name]
+
+
+def test_renames_and_unnamed_files_are_answered_as_the_bare_calls_are(fs: Filesystem) -> None:
+    probe = atomik.probe(fs.path)
+    assert probe.noreplace is bool(fs.flags & kernel.NOREPLACE)
+    assert probe.exchange is bool(fs.flags & kernel.EXCHANGE)
+    assert probe.unnamed_files is fs.unnamed
+
+
+def test_each_filesystem_can_what_it_is_known_for(fs: Filesystem) -> None:
+    probe = atomik.probe(fs.path)
+    assert probe.reflink is (fs.name in ("xfs", "btrfs"))
+    assert probe.directory_locks is True
+    assert probe.xattrs is True
+    # A FUSE server answers success and syncs nothing.
+    assert probe.syncfs is (fs.name != "bindfs")
+    assert probe.durability == _DURABILITY.get(fs.name, "full")
+
+
+def test_as_text_it_is_a_table_of_all_its_answers(fs: Filesystem) -> None:
+    probe = atomik.probe(fs.path)
+    rows = [line.split(maxsplit=1) for line in str(probe).splitlines()]
+    answers = {line[:16].rstrip(): line[16:].strip() for line in str(probe).splitlines()}
+    assert all(len(row) == 2 for row in rows)
+    assert answers == {
+        "filesystem": probe.filesystem,
+        "mount id": str(probe.mount_id),
+        "unnamed files": _word(probe.unnamed_files),
+        "NOREPLACE": _word(probe.noreplace),
+        "EXCHANGE": _word(probe.exchange),
+        "reflink": _word(probe.reflink),
+        "directory locks": _word(probe.directory_locks),
+        "user xattrs": _word(probe.xattrs),
+        "syncfs": _word(probe.syncfs),
+        "durability": probe.durability,
+    }
+    assert repr(probe) == f"<Probe of {probe.filesystem}: durability {probe.durability}>"
+
+
+def _word(answer: bool) -> str:
+    return "yes" if answer else "no"
+
+
+def test_nothing_is_left_and_nothing_there_is_touched(fs: Filesystem) -> None:
+    (fs.path / "one").write_text("mine")
+    (fs.path / "folder").mkdir()
+    assert atomik.probe(fs.path) == atomik.probe(fs.path)
+    assert sorted(os.listdir(fs.path)) == ["folder", "one"]
+    assert (fs.path / "one").read_text() == "mine"
+
+
+def test_the_folder_itself_is_probed_where_something_else_is_mounted_below(fs: Filesystem) -> None:
+    inner = fs.folder("inner")
+    fs.mount_tmpfs(inner)
+    assert atomik.probe(inner).filesystem == "tmpfs"
+    assert atomik.probe(fs.path).filesystem.split(".")[0] == _TYPES[fs.name]
+
+
+@pytest.mark.parametrize("spell", [os.fspath, os.fsencode, Path], ids=["str", "bytes", "Path"])
+def test_a_path_of_any_type_is_taken(tmp_path: Path, spell: type) -> None:
+    assert atomik.probe(spell(tmp_path)) == atomik.probe(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_to_is_an_error_that_names_it(fs: Filesystem) -> None:
+    folder = fs.folder("theirs", 0o755)
+
+    def probe() -> None:
+        atomik.probe(folder)
+
+    with pytest.raises(PermissionError) as raised:
+        run_as(NOBODY, probe)
+    assert raised.value.errno == errno.EACCES
+    assert raised.value.filename == os.fspath(folder)
+    assert os.listdir(folder) == []
+
+
+def test_an_ordinary_user_gets_the_same_answers(fs: Filesystem) -> None:
+    folder = fs.folder("mine", 0o700, NOBODY.uid, NOBODY.gid)
+    expected = str(atomik.probe(fs.path))
+    assert run_as(NOBODY, lambda: str(atomik.probe(folder))) == expected
+    assert os.listdir(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("missing", errno.ENOENT), ("file", errno.ENOTDIR)], ids=str
+)
+def test_what_is_no_folder_is_an_error(tmp_path: Path, name: str, number: int) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError) as raised:
+        atomik.probe(tmp_path / name)
+    assert raised.value.errno == number
+    assert raised.value.filename == os.fspath(tmp_path / name)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_read_only_mount_is_an_error(fs: Filesystem) -> None:
+    source, target = fs.folder("source"), fs.folder("target")
+    fs.bind(source, target, read_only=True)
+    with pytest.raises(OSError) as raised:
+        atomik.probe(target)
+    assert raised.value.errno == errno.EROFS
