@@ -10,6 +10,7 @@ BIN := .venv/bin
 WHEELS := target/dist/wheel
 SDIST := target/dist/sdist
 PYTEST_ARGS ?= -n auto --dist worksteal
+CRASH_STATES ?= 200
 
 export CARGO_TERM_COLOR ?= auto
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -33,9 +34,12 @@ $(TOOLS): requirements-dev.txt
 	touch $@
 
 # Linked with zig against glibc 2.17, whatever the machine has: the wheel that is tested is the one to publish.
+# With the shared libgcc_s, not zig's own unwinder: CPython before 3.14 ends threads that outlive the interpreter
+# with pthread_exit(3), which unwinds by libgcc_s, and two unwinders in one stack end in a segmentation fault.
 $(WHEEL): $(SOURCES) | $(TOOLS)
 	rm -rf $(WHEELS)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/maturin build --release --locked --quiet --zig --compatibility manylinux2014 \
+	RUSTFLAGS="-C link-arg=$$(cc -print-file-name=libgcc_s.so.1)" PATH="$(CURDIR)/$(BIN):$$PATH" \
+		$(BIN)/maturin build --release --locked --quiet --zig --compatibility manylinux2014 \
 		--interpreter $(BIN)/python --out $(WHEELS)
 	touch $@
 
@@ -51,6 +55,9 @@ lock: | $(TOOLS) ## pin the newest tools in requirements-dev.txt
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--output-file requirements-dev.txt requirements-dev.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+		--output-file requirements-peers.txt requirements-peers.in
 
 # --- Use ---
 
@@ -66,10 +73,14 @@ demo: $(INSTALLED) ## publish this Python's standard library while others read i
 bench: ## time commits
 	cargo bench --locked --bench commit
 
+.PHONY: bench-history
+bench-history: $(INSTALLED) ## time snapshots, clones and background clean-up, as root
+	PYTHONPATH=tests/python $(BIN)/python benches/history.py --json target/history.json
+
 # --- Test ---
 
 .PHONY: test
-test: test-rust test-python test-threads ## run all tests, Python's against the built wheel
+test: test-rust test-python test-threads test-crash ## run all tests, Python's against the built wheel
 
 .PHONY: test-rust
 test-rust: ## run the Rust tests and the documentation's examples
@@ -83,6 +94,26 @@ test-python: $(INSTALLED) ## run the Python tests; PYTEST_ARGS="-k name -x" choo
 .PHONY: test-threads
 test-threads: $(INSTALLED) ## run the tests of threads, each in eight threads at once
 	$(BIN)/pytest --parallel-threads=8 tests/python/test_threads.py
+
+.PHONY: test-crash
+test-crash: $(INSTALLED) ## cut the power, kill, fill disks, inject errors: what CI runs of it
+	$(BIN)/pytest $(PYTEST_ARGS) -m "not slow" tests/crash
+
+# What is installed for comparison stays out of .venv: it brings an `atomik` of its own.
+PEERS := target/peers
+$(PEERS)/.installed: requirements-peers.txt | $(TOOLS)
+	rm -rf $(PEERS)
+	$(BIN)/python -m pip install --quiet --require-hashes --target $(PEERS) -r $<
+	touch $@
+
+.PHONY: crash
+crash: $(INSTALLED) $(PEERS)/.installed ## all of it, hours long, with other libraries side by side; CRASH_STATES=200
+	$(BIN)/pytest $(PYTEST_ARGS) --timeout=0 tests/crash
+	PYTHONPATH=tests/python:tests/crash $(BIN)/python -m powercut --states $(CRASH_STATES) --neighbour both \
+		--json target/powercut.json
+	ATOMIK_PEERS=$(PEERS) PYTHONPATH=tests/python:tests/crash $(BIN)/python -m powercut --states $(CRASH_STATES) --peers \
+		--workload 'peer-*' --json target/powercut-peers.json
+	ATOMIK_FUZZ_SECONDS=600 $(BIN)/pytest -s tests/crash/fuzz -k documented
 
 .PHONY: coverage
 coverage: $(TOOLS) ## measure the line coverage of both languages

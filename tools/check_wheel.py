@@ -1,4 +1,4 @@
-"""Checks that a wheel is what it says: stable ABI, and no newer glibc than manylinux2014's 2.17."""
+"""Checks that a wheel is what it says: stable ABI, no newer glibc than manylinux2014's 2.17, one unwinder."""
 
 import re
 import subprocess
@@ -47,6 +47,8 @@ def problems(wheel: Path) -> list[str]:
                 for family, version in sorted(versions)
                 if version > LIMITS.get(family, (0,))
             ]
+            if not any(family == "GCC" for family, _ in versions):
+                found.append(f"{name} does not unwind by the shared libgcc_s (see the Makefile)")
             if not versions:
                 found.append(f"no symbol versions found in {name}")
             newest = max((v for family, v in versions if family == "GLIBC"), default=())
