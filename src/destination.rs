@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Durability, Settings};
 use crate::slot::{self, Beside};
-use crate::sync;
+use crate::sync::Mount;
 use crate::sys::{self, Stat, User, errno};
 
 /// What is to be published; `Any` until a tool has made up its mind ([`crate::Entry`]).
@@ -89,7 +89,7 @@ impl Destination {
             return Err(Error::errno("opening the destination", path, libc::EISDIR)
                 .hint("a file's name does not end with a slash"));
         }
-        if readable && !parent_syncs && !sync::syncfs_works(parent.as_fd()) {
+        if readable && !parent_syncs && !Mount::of(parent.as_fd()).syncfs_works() {
             return Err(Error::errno("opening the parent folder", path, libc::EACCES).hint(
                 "durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission",
             ));

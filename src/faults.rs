@@ -133,6 +133,7 @@ pub(crate) fn plausible(call: &str) -> &'static [Errno] {
         "rmdir" => &[Errno::EIO, Errno::EACCES, Errno::EBUSY],
         "statx" => &[Errno::EIO, Errno::ENOMEM, Errno::EPERM],
         "fsync" | "syncfs" => &[Errno::EIO, Errno::ENOSPC, Errno::EDQUOT, Errno::EINTR],
+        "sync_file_range" => &[Errno::EIO, Errno::ENOSPC, Errno::EINTR, Errno::ENOSYS, Errno::EPERM],
         "flock" => &[Errno::EIO, Errno::ENOLCK, Errno::EINTR],
         "write" => &[Errno::EIO, Errno::ENOSPC, Errno::EFBIG],
         "fsetxattr" => &[Errno::EIO, Errno::ENOSPC],

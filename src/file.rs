@@ -17,7 +17,7 @@ use crate::options::{Durability, Options, Settings, Start};
 use crate::publish::{self, Terms};
 use crate::slot::{self, Slot};
 use crate::snapshot::Base;
-use crate::sync;
+use crate::sync::{self, Mount};
 use crate::sys::{self, Stat, errno};
 use crate::tree::{self, Checkpoint};
 
@@ -29,7 +29,7 @@ use crate::tree::{self, Checkpoint};
 ///
 /// # Durability
 /// With [`Durability::Full`] a commit that has returned survives a power cut: the content is synced,
-/// then published, then the folder is synced.
+/// then published, then the folder is synced. See also [`Options::single_flush`].
 ///
 /// # Errors
 /// See [`ErrorKind`]. Until the publish an error leaves the destination untouched; afterwards
@@ -119,12 +119,12 @@ impl File {
             Old::Look => None,
         };
         metadata::settle(destination, settings, fd, old)?;
-        sync::file(fd, durability, destination)?;
+        sync::file(fd, settings, destination)?;
         checkpoint().map_err(|error| destination.failed("committing", error))?;
         let care = old.map(|_| sync::care(fd, durability, destination, true));
         let durability = care.as_ref().map_or(durability, |care| care.durability);
         let terms = Terms { overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
-        let again = durability != Durability::None && sync::unnamed_is_not_enough(fd);
+        let again = durability != Durability::None && Mount::of(fd).unnamed_is_not_enough();
         let mut exchanged = None;
         let mut next = None;
         if self.backup.is_some() && old.is_some() {
@@ -159,7 +159,7 @@ impl File {
             if taken.is_some() {
                 sys::link_fd(fd, slot, &destination.name).map_err(failed)?;
                 if sync_named {
-                    sync::file(fd, Durability::Full, destination)?;
+                    sync::again(fd, destination)?;
                 }
             }
             if publish::exchange(destination, slot, Kind::File, terms)?.is_some() {

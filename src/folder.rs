@@ -18,7 +18,7 @@ use crate::options::{Cleanup, Durability, Options, Settings, Start};
 use crate::publish::{self, Terms};
 use crate::slot::{self, Slot};
 use crate::snapshot::{Base, Snapshot};
-use crate::sync;
+use crate::sync::{self, Mount};
 use crate::sys::{self, Stat, errno};
 use crate::tree::{self, Checkpoint};
 
@@ -165,7 +165,7 @@ impl Staged {
     fn try_to_move_the_old(&self, probe: &OsStr) -> Result<()> {
         let (slot, destination) = (self.slot(), &self.destination);
         // An overlay has no block device: elsewhere it need not be asked.
-        if !sync::is_overlay(slot) {
+        if !Mount::of(slot).is_overlay() {
             return Ok(());
         }
         let mut inner = probe.to_owned();
@@ -223,9 +223,9 @@ impl Staged {
         if let Some(fd) = &opened {
             later = metadata::settle(destination, settings, fd.as_fd(), old)?;
             if kind == Kind::Folder {
-                sync::folder(fd.as_fd(), settings.durability, destination, checkpoint)?;
+                sync::folder(fd.as_fd(), settings, destination, checkpoint)?;
             } else {
-                sync::file(fd.as_fd(), settings.durability, destination)?;
+                sync::file(fd.as_fd(), settings, destination)?;
             }
         }
         checkpoint().map_err(stop)?;

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::publish::{EXCHANGE, NOREPLACE};
 use crate::slot::{Beside, Slot};
-use crate::sync;
+use crate::sync::{self, Mount};
 use crate::sys::{self, Lock, User};
 use crate::tree;
 
@@ -40,6 +40,9 @@ pub struct Probe {
     pub xattrs: bool,
     /// `syncfs(2)` that syncs and reports errors.
     pub syncfs: bool,
+    /// A durable commit waits for one flush of the disk instead of two: the filesystem's journal makes that enough,
+    /// and `ATOMIK_SINGLE_FLUSH=0` is not set. On ext4 only once something has been synced since it was mounted.
+    pub single_flush: bool,
     /// The strongest durability that can be promised: [`Durability::None`] in memory; `None` where it is for a
     /// server or a user-space program to keep the promise.
     pub durability: Option<Durability>,
@@ -47,7 +50,7 @@ pub struct Probe {
 
 impl Probe {
     /// Its rows: a name, and what was seen.
-    fn rows(&self) -> [(&'static str, String); 10] {
+    fn rows(&self) -> [(&'static str, String); 11] {
         let yes = |can: bool| String::from(if can { "yes" } else { "no" });
         [
             ("filesystem", self.filesystem.clone()),
@@ -59,6 +62,7 @@ impl Probe {
             ("directory locks", yes(self.directory_locks)),
             ("user xattrs", yes(self.xattrs)),
             ("syncfs", yes(self.syncfs)),
+            ("single flush", yes(self.single_flush)),
             ("durability", self.durability_word().into()),
         ]
     }
@@ -131,8 +135,7 @@ fn try_all(slot: &Slot) -> io::Result<Probe> {
         Some(file) => sys::link_fd(file.as_fd(), dir, OsStr::new("unnamed")).is_ok(),
         None => false,
     };
-    let kind = sync::durability(dir);
-    let mount = sys::stat_fd(dir)?.mount;
+    let (known, mount) = (Mount::of(dir), sys::stat_fd(dir)?.mount);
     Ok(Probe {
         filesystem: type_of(mount).unwrap_or_else(|| format!("{:#x}", sys::filesystem(dir).unwrap_or(0))),
         mount_id: mount,
@@ -142,8 +145,9 @@ fn try_all(slot: &Slot) -> io::Result<Probe> {
         reflink: sys::reflink(one.as_fd(), other.as_fd())?,
         directory_locks: locks(dir)?,
         xattrs: sys::set_xattr(other.as_fd(), c"user.atomik", b"probe").is_ok(),
-        syncfs: sync::syncfs_works(dir),
-        durability: kind,
+        syncfs: known.syncfs_works(),
+        single_flush: sync::single_flush(dir),
+        durability: known.durability(),
     })
 }
 

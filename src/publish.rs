@@ -93,7 +93,7 @@ pub(crate) fn unnamed(
     let slot = slot::link(file, destination.slots()).map_err(fail)?;
     let publish = || {
         if sync_named {
-            sync::file(file, crate::Durability::Full, destination)?;
+            sync::again(file, destination)?;
         }
         named(destination, dir, &slot.name, terms)
     };

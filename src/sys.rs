@@ -241,6 +241,29 @@ pub(crate) fn syncfs(fd: BorrowedFd) -> io::Result<()> {
     retry("syncfs", || unistd::syncfs(fd))
 }
 
+/// `sync_file_range(2)`: starts to write a file's content. Only a beginning: where the call is missing, the
+/// sync that follows begins by itself.
+pub(crate) fn start_writing(fd: BorrowedFd) -> io::Result<()> {
+    sync_file_range(fd, libc::SYNC_FILE_RANGE_WRITE).map(drop)
+}
+
+/// `sync_file_range(2)`: writes a file's content and waits until the disk has it, perhaps in its cache only; `false`
+/// where a sandbox or a kernel refuses the call. As with `fsync`, any other error is final.
+pub(crate) fn write_and_wait(fd: BorrowedFd) -> io::Result<bool> {
+    let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    sync_file_range(fd, all)
+}
+
+fn sync_file_range(fd: BorrowedFd, flags: libc::c_uint) -> io::Result<bool> {
+    // SAFETY: a plain call on a borrowed descriptor.
+    let call = || unsafe { libc::sync_file_range(fd.as_raw_fd(), 0, 0, flags) };
+    match retry("sync_file_range", || nix::errno::Errno::result(call())) {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(errno(&error), libc::ENOSYS | libc::EINVAL | libc::ESPIPE | libc::EPERM) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// What came of asking for a lock without waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Lock {

@@ -307,6 +307,9 @@ class Probe:
         directory_locks: flock(2) on folders: for snapshots, updates, and to know orphans.
         xattrs: Extended attributes of users.
         syncfs: A syncfs(2) that syncs and reports errors.
+        single_flush: A durable commit waits for one flush of the disk instead of two, since the filesystem's
+            journal makes that enough; ATOMIK_SINGLE_FLUSH=0 in the environment switches it off. On ext4
+            only once something has been synced since it was mounted.
         durability: The strongest that can be promised: "full"; "none" in memory; "unknown" where a
             server, a user-space program or the layer below an overlay would have to keep the promise.
     """
@@ -329,6 +332,8 @@ class Probe:
     def xattrs(self) -> bool: ...
     @property
     def syncfs(self) -> bool: ...
+    @property
+    def single_flush(self) -> bool: ...
     @property
     def durability(self) -> Literal["full", "none", "unknown"]: ...
     def __eq__(self, other: object, /) -> bool: ...

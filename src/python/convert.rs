@@ -111,6 +111,7 @@ pub(super) fn settings(
     Settings {
         overwrite,
         durability,
+        single_flush: true,
         permissions: permissions.map(|bits| bits.0),
         preserve,
         follow_symlinks,

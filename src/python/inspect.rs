@@ -118,6 +118,9 @@ pub(super) fn sweep(
 ///     directory_locks: flock(2) on folders: for snapshots, updates, and to know orphans.
 ///     xattrs: Extended attributes of users.
 ///     syncfs: A syncfs(2) that syncs and reports errors.
+///     single_flush: A durable commit waits for one flush of the disk instead of two, since the filesystem's
+///         journal makes that enough; ATOMIK_SINGLE_FLUSH=0 in the environment switches it off. On ext4
+///         only once something has been synced since it was mounted.
 ///     durability: The strongest that can be promised: "full"; "none" in memory; "unknown" where a
 ///         server, a user-space program or the layer below an overlay would have to keep the promise.
 #[pyclass(frozen, eq, module = "atomik")]
@@ -169,6 +172,11 @@ impl Probe {
     #[getter]
     fn syncfs(&self) -> bool {
         self.0.syncfs
+    }
+
+    #[getter]
+    fn single_flush(&self) -> bool {
+        self.0.single_flush
     }
 
     #[getter]

@@ -148,6 +148,22 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
     })
 }
 
+/// The device of an open file, and the number of its mount that no later one gets (`STATX_MNT_ID_UNIQUE`, Linux 6.8).
+pub(crate) fn device_and_mount(fd: BorrowedFd) -> io::Result<(u64, Option<u64>)> {
+    let mut buffer = std::mem::MaybeUninit::<libc::statx>::zeroed();
+    let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_MNT_ID_UNIQUE);
+    // SAFETY: the name is NUL-terminated; the kernel writes at most one `struct statx`.
+    let mut call =
+        || unsafe { libc::syscall(libc::SYS_statx, fd.as_raw_fd(), c"".as_ptr(), flags, mask, buffer.as_mut_ptr()) };
+    if once("statx", || check(call())).is_err() {
+        return stat_fd(fd).map(|stat| (stat.dev, None));
+    }
+    // SAFETY: zeroed before, and every bit pattern is a valid `struct statx`.
+    let raw = unsafe { buffer.assume_init() };
+    let unique = raw.stx_mask & libc::STATX_MNT_ID_UNIQUE != 0;
+    Ok((u64::from(raw.stx_dev_major) << 32 | u64::from(raw.stx_dev_minor), unique.then_some(raw.stx_mnt_id)))
+}
+
 /// The mount that an open file is on, also where `statx` does not say: before Linux 5.8 by
 /// `/proc/self/fdinfo` (`mnt_id`, since 3.15). `None` if that is not there either.
 pub(crate) fn mount_id(fd: BorrowedFd) -> io::Result<Option<u64>> {

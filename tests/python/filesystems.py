@@ -23,12 +23,41 @@ import kernel
 
 NAMES: Final = ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "bindfs")
 
-_IMAGE_SIZES: Final = {"ext4": 96 << 20, "xfs": 320 << 20, "btrfs": 640 << 20}
-_MKFS: Final = {
-    "ext4": ("mkfs.ext4", "-q", "-F"),
-    "xfs": ("mkfs.xfs", "-q"),
-    "btrfs": ("mkfs.btrfs", "-q"),
+
+@dataclass(frozen=True)
+class _Image:
+    """How a filesystem is made and mounted: DEVICE, in its words, is a second device."""
+
+    type: str
+    size: int
+    make: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    second: int = 0
+    make_second: tuple[str, ...] = ()
+
+
+_IMAGES: Final = {
+    "ext4": _Image("ext4", 96 << 20, ("-F",)),
+    "xfs": _Image("xfs", 320 << 20),
+    "btrfs": _Image("btrfs", 640 << 20),
+    "ext2": _Image("ext2", 64 << 20, ("-F",)),
+    "ext3": _Image("ext3", 64 << 20, ("-F",)),
+    "ext4 without a journal": _Image("ext4", 64 << 20, ("-F", "-O", "^has_journal")),
+    "ext4 with fast commits": _Image("ext4", 96 << 20, ("-F", "-O", "fast_commit")),
+    "ext4 without barriers": _Image("ext4", 96 << 20, ("-F",), ("nobarrier",)),
+    "ext4 with its journal elsewhere": _Image(
+        "ext4",
+        64 << 20,
+        ("-F", "-b", "4096", "-J", "device=DEVICE"),
+        second=32 << 20,
+        make_second=("mke2fs", "-q", "-F", "-b", "4096", "-O", "journal_dev"),
+    ),
+    "xfs with its log elsewhere": _Image(
+        "xfs", 320 << 20, ("-l", "logdev=DEVICE"), ("logdev=DEVICE",), second=80 << 20
+    ),
 }
+"""Those that are not in `NAMES` must be asked for by name."""
+
 _LOWER_POOL: Final = 400
 _SECONDS: Final = 60
 
@@ -227,18 +256,33 @@ def _mount_tmpfs(root: Path, undo: ExitStack) -> Mounted:
 
 
 def _mount_image(root: Path, undo: ExitStack) -> Mounted:
-    name = root.name
-    command = _MKFS[name]
-    _need(command[0])
-    image = root.with_suffix(".img")
-    undo.callback(image.unlink, missing_ok=True)
-    with image.open("wb") as file:
-        file.truncate(_IMAGE_SIZES[name])
-    _run(*command, image)
-    # `-o loop` frees the loop device as soon as the last mount is gone, however it goes.
-    _mount(undo, root, "-t", name, "-o", "loop", image)
-    image.unlink()
-    return _describe(name, root)
+    image = _IMAGES[root.name]
+    _need(f"mkfs.{image.type}")
+    file = _image_file(root.with_suffix(".img"), image.size, undo)
+    options, make = ["loop", *image.options], [*image.make]
+    with ExitStack() as attached:
+        if image.second:
+            second = _image_file(root.with_suffix(".second"), image.second, undo)
+            device = _run("losetup", "--find", "--show", second).strip()
+            # One that is in use is freed with the last mount that uses it.
+            attached.callback(_run, "losetup", "--detach", device)
+            if image.make_second:
+                _run(*image.make_second, device)
+            make = [word.replace("DEVICE", device) for word in make]
+            options = [word.replace("DEVICE", device) for word in options]
+            second.unlink()
+        _run(f"mkfs.{image.type}", "-q", *make, file)
+        # `-o loop` frees the loop device as soon as the last mount is gone, however it goes.
+        _mount(undo, root, "-t", image.type, "-o", ",".join(options), file)
+    file.unlink()
+    return _describe(root.name, root)
+
+
+def _image_file(path: Path, size: int, undo: ExitStack) -> Path:
+    undo.callback(path.unlink, missing_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+    return path
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -327,8 +371,9 @@ def _need(program: str) -> None:
         raise Missing(f"{program} is missing")
 
 
-def _run(*command: str | Path) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
+def _run(*command: str | Path) -> str:
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
+    return ended.stdout
 
 
 def _mount(undo: ExitStack, target: Path, *options: str | Path) -> None:

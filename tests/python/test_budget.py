@@ -156,10 +156,13 @@ def test_full_syncs_the_content_then_publishes_then_syncs_the_parent(
 
     assert list(after) == [str(tmp_path)]
     if kind == "full folder":
-        tree = ("/one", "/sub/two", "/sub", "")
+        tree = {"/one", "/sub/two", "/sub", ""}
         staging = tmp_path / f".atomik-0.{name}" / name
-        whole_filesystem = any(calls[number].name == "syncfs" for number in before.values())
-        assert whole_filesystem or before.keys() == {f"{staging}{entry}" for entry in tree}
+        names = {calls[number].name for number in before.values()}
+        if names == {"sync_file_range"}:
+            # One flush is enough here: the journal has the folders.
+            tree -= {"/sub", ""}
+        assert "syncfs" in names or before.keys() == {f"{staging}{entry}" for entry in tree}
     else:
         ((content, synced),) = before.items()
         written = max(number for number, call in enumerate(calls) if '"content"' in call.text)

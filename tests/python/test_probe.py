@@ -62,6 +62,9 @@ def test_each_filesystem_can_what_it_is_known_for(fs: Filesystem) -> None:
     # A FUSE server answers success and syncs nothing.
     assert probe.syncfs is (fs.name != "bindfs")
     assert probe.durability == _DURABILITY.get(fs.name, "full")
+    # On ext4 that shows once something has been synced since it was mounted.
+    atomik.write_bytes(fs.path / "synced", b"")
+    assert atomik.probe(fs.path).single_flush is (fs.name in ("ext4", "xfs"))
 
 
 def test_as_text_it_is_a_table_of_all_its_answers(fs: Filesystem) -> None:
@@ -79,6 +82,7 @@ def test_as_text_it_is_a_table_of_all_its_answers(fs: Filesystem) -> None:
         "directory locks": _word(probe.directory_locks),
         "user xattrs": _word(probe.xattrs),
         "syncfs": _word(probe.syncfs),
+        "single flush": _word(probe.single_flush),
         "durability": probe.durability,
     }
     assert repr(probe) == f"<Probe of {probe.filesystem}: durability {probe.durability}>"

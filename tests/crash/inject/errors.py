@@ -22,6 +22,7 @@ _ERRORS: Final = {
     "fsync": _SYNCING,
     "fdatasync": _SYNCING,
     "syncfs": _SYNCING,
+    "sync_file_range": (*_SYNCING, "ENOSYS", "EPERM"),
     "flock": ("ENOLCK", "EINTR", "EIO", "ENOMEM"),
     "mkdir": _CHANGING,
     "mkdirat": _CHANGING,

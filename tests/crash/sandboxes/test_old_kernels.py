@@ -40,6 +40,7 @@ HELPERS: Final = (
     ("statx",),
     ("openat2",),
     ("syncfs",),
+    ("sync_file_range",),
     ("fstatfs",),
     ("statx", "openat2"),
     ("flock", "statx", "openat2", "syncfs", "fstatfs"),
@@ -116,7 +117,8 @@ def unsynced_under(gap: Gap, number: int, folder: Path) -> list[str]:
     """Runs every operation that syncs with a gap, and each sync failing."""
 
     def denied() -> list[str]:
-        deny([Rule("fsync", errno.EIO), Rule("syncfs", errno.EIO), *gap.rules(number)])
+        syncs = [Rule(name, errno.EIO) for name in ("fsync", "syncfs", "sync_file_range")]
+        deny([*syncs, *gap.rules(number)])
         folder.mkdir()
         found = [
             f"{operation}, {durability}: {broken}"

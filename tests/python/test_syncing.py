@@ -1,0 +1,128 @@
+"""How a durable commit reaches the disk: which syncs are made on which filesystem, and when.
+
+One flush instead of two is taken where the filesystem's journal is known to make it enough, and nowhere else.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+import atomik
+import kernel
+import pytest
+from filesystems import Filesystem
+from tracing import Call, calls_between_marks
+
+_PROGRAM: Final = """
+import os, sys
+import atomik
+from tracing import mark
+
+kind, durability = sys.argv[1:]
+
+
+def commit():
+    options = {"overwrite": True, "durability": durability}
+    if kind == "write_bytes":
+        atomik.write_bytes("name", b"content", **options)
+    elif kind == "file":
+        with atomik.file("name", "wb", **options) as f:
+            f.write(b"content")
+    elif kind == "path":
+        with atomik.path("name", **options) as path:
+            path.write_bytes(b"content")
+    else:
+        with atomik.folder("name", **options) as folder:
+            os.mkdir(folder / "sub")
+            for file in ("one", "sub/two"):
+                (folder / file).write_bytes(b"content")
+
+
+# The first one on a mount may not know of the journal yet.
+commit()
+mark()
+commit()
+mark()
+"""
+
+_SYNCS: Final = ("fsync", "fdatasync", "syncfs", "sync", "sync_file_range", "msync")
+_ONE_FLUSH: Final = ("ext4", "xfs")
+_NOT_KNOWN: Final = (
+    "ext2",
+    "ext3",
+    "ext4 without a journal",
+    "ext4 with fast commits",
+    "ext4 without barriers",
+    "ext4 with its journal elsewhere",
+    "xfs with its log elsewhere",
+    "btrfs",
+    "tmpfs",
+    "overlay",
+    "bindfs",
+)
+_RANGE: Final = "sync_file_range"
+
+
+def _syncs(folder: Path, kind: str, durability: str = "full") -> list[Call]:
+    [calls] = calls_between_marks(_PROGRAM, folder, kind, durability)
+    return [call for call in calls if call.name in _SYNCS]
+
+
+def _flushes(syncs: list[Call]) -> list[str]:
+    """What waits for the disk's cache: writing a range does not."""
+    return [call.name for call in syncs if call.name != _RANGE]
+
+
+@pytest.mark.parametrize("kind", ["write_bytes", "file", "path"])
+@pytest.mark.parametrize("fs", _ONE_FLUSH, indirect=True)
+def test_a_durable_file_takes_one_flush_where_the_journal_makes_it_enough(
+    fs: Filesystem, kind: str
+) -> None:
+    content, parent = _syncs(fs.path, kind)
+    assert (content.name, parent.name) == (_RANGE, "fsync")
+    waits = "SYNC_FILE_RANGE_WAIT_BEFORE|SYNC_FILE_RANGE_WRITE|SYNC_FILE_RANGE_WAIT_AFTER"
+    assert f", 0, 0, {waits}) = 0" in content.text
+    assert parent.first_path == os.fspath(fs.path)
+
+
+@pytest.mark.parametrize("fs", _ONE_FLUSH, indirect=True)
+def test_a_folder_of_few_files_takes_one_flush_there(fs: Filesystem) -> None:
+    syncs = _syncs(fs.path, "folder")
+    assert _flushes(syncs) == ["fsync"]
+    assert syncs[-1].first_path == os.fspath(fs.path)
+    # Both files are on their way before the first is waited for.
+    waits = ["WAIT_AFTER" in call.text for call in syncs[:-1]]
+    assert waits == [False, False, True, True]
+
+
+@pytest.mark.parametrize("kind", ["write_bytes", "folder"])
+@pytest.mark.parametrize("fs", _ONE_FLUSH, indirect=True)
+def test_ordered_takes_no_flush_there(fs: Filesystem, kind: str) -> None:
+    syncs = _syncs(fs.path, kind, "ordered")
+    assert syncs
+    assert _flushes(syncs) == []
+
+
+@pytest.mark.parametrize("kind", ["write_bytes", "file", "path"])
+@pytest.mark.parametrize("fs", _NOT_KNOWN, indirect=True)
+def test_a_durable_file_takes_two_syncs_everywhere_else(fs: Filesystem, kind: str) -> None:
+    syncs = _syncs(fs.path, kind)
+    assert _flushes(syncs) == [call.name for call in syncs] == ["fsync", "fsync"]
+    assert atomik.probe(fs.path).single_flush is False
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+@pytest.mark.parametrize("fs", _ONE_FLUSH, indirect=True)
+def test_the_environment_switches_one_flush_off(
+    fs: Filesystem, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATOMIK_SINGLE_FLUSH", value)
+    names = [call.name for call in _syncs(fs.path, "write_bytes")]
+    assert names == (["fsync", "fsync"] if value == "0" else [_RANGE, "fsync"])
+
+
+@pytest.mark.parametrize("kind", ["write_bytes", "file", "path", "folder"])
+def test_nothing_is_synced_unasked(fs: Filesystem, kind: str) -> None:
+    if kind == "folder" and not fs.flags & kernel.EXCHANGE:
+        pytest.skip("a folder cannot be replaced here")
+    assert _syncs(fs.path, kind, "none") == []
