@@ -223,7 +223,7 @@ impl Staged {
         if let Some(fd) = &opened {
             later = metadata::settle(destination, settings, fd.as_fd(), old)?;
             if kind == Kind::Folder {
-                sync::folder(fd.as_fd(), settings, destination, checkpoint)?;
+                sync::folder(fd.as_fd(), slot, settings, destination, checkpoint)?;
             } else {
                 sync::file(fd.as_fd(), settings, destination)?;
             }
@@ -284,7 +284,7 @@ impl Staged {
         }
         // A mode that could not be set does not keep the publish from being made durable.
         let synced = if full { self.destination.sync_parents(opened.map_or(self.slot(), AsFd::as_fd)) } else { Ok(()) };
-        changed.and(synced)
+        synced.and(changed)
     }
 
     /// Removes the displaced version and orphans; what resists is named, and stays for the next writer.

@@ -15,6 +15,7 @@
 //! The `fsync` of the parent commits the transaction of the publish, and returns after it. A parent that cannot be read
 //! is made durable by `syncfs`, which commits the same journal.
 
+mod memory;
 mod mount;
 mod tree;
 
@@ -25,13 +26,14 @@ use std::sync::OnceLock;
 
 pub(crate) use mount::Mount;
 #[cfg(test)]
-pub(crate) use mount::pretend_one_flush;
+pub(crate) use {memory::pretend_dirty, mount::pretend};
 
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Durability, Settings};
 use crate::sys;
 use crate::tree::Checkpoint;
+use tree::Way;
 
 /// Does the environment allow to wait for one flush only? `ATOMIK_SINGLE_FLUSH=0` does not.
 fn allowed() -> bool {
@@ -80,9 +82,11 @@ fn range(fd: BorrowedFd) -> io::Result<()> {
     if sys::write_and_wait(fd)? { Ok(()) } else { sys::fsync(fd) }
 }
 
-/// Makes a folder with everything in it safe to publish.
+/// Makes a folder with everything in it safe to publish, in the cheapest way that is sure. `since` was opened before
+/// anything was written: `syncfs` reports the errors since then.
 pub(crate) fn folder(
     fd: BorrowedFd,
+    since: BorrowedFd,
     settings: &Settings,
     destination: &Destination,
     checkpoint: Checkpoint,
@@ -90,13 +94,27 @@ pub(crate) fn folder(
     if settings.durability == Durability::None {
         return Ok(());
     }
-    let synced = match tree::sync(fd, settings.single_flush && single_flush(fd), checkpoint) {
-        Ok(Some(_)) if Mount::of(fd).syncfs_works() => sys::syncfs(fd),
-        Ok(Some(unreachable)) => Err(unreachable),
-        Ok(None) => Ok(()),
-        Err(error) => Err(error),
+    let one_flush = settings.single_flush && single_flush(fd);
+    everything(fd, since, one_flush, checkpoint).map_err(|error| not_published(destination, error))
+}
+
+fn everything(fd: BorrowedFd, since: BorrowedFd, one_flush: bool, checkpoint: Checkpoint) -> io::Result<()> {
+    let mount = Mount::of(fd);
+    let whole = mount.syncfs_works();
+    let way = if one_flush {
+        Way::Ranges
+    } else if whole && (mount.is_memory() || tree::is_many(fd, memory::dirty(), checkpoint)?) {
+        return sys::syncfs(since);
+    } else if mount.syncs_in_turn() {
+        Way::Fsync
+    } else {
+        Way::Together
     };
-    synced.map_err(|error| not_published(destination, error))
+    match tree::sync(fd, way, checkpoint)? {
+        Some(_) if whole => sys::syncfs(since),
+        Some(unreachable) => Err(unreachable),
+        None => Ok(()),
+    }
 }
 
 fn not_published(destination: &Destination, error: io::Error) -> Error {

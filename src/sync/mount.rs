@@ -95,6 +95,16 @@ impl Mount {
         }
     }
 
+    /// Is there no disk to wait for?
+    pub(crate) fn is_memory(self) -> bool {
+        self.kind == TMPFS
+    }
+
+    /// Do syncs of several threads stand in each other's way? On btrfs eight threads took four times as long as one.
+    pub(crate) fn syncs_in_turn(self) -> bool {
+        self.kind == BTRFS
+    }
+
     /// Is this an overlay, whose lower folders cannot be moved?
     pub(crate) fn is_overlay(self) -> bool {
         self.kind == OVERLAY
@@ -217,10 +227,20 @@ fn pretended() -> Option<Mount> {
     PRETENDED.get()
 }
 
-/// Runs a test as if every mount were one whose journal makes one flush enough.
 #[cfg(test)]
-pub(crate) fn pretend_one_flush<T>(test: impl FnOnce() -> T) -> T {
-    PRETENDED.set(Some(Mount { kind: EXT4, one_flush: true, frees_early: false }));
+impl Mount {
+    /// One whose journal makes one flush enough.
+    pub(crate) const ONE_FLUSH: Self = Self { kind: EXT4, one_flush: true, frees_early: false };
+    /// One that is known, and whose journal does not.
+    pub(crate) const TWO_FLUSHES: Self = Self { kind: BTRFS, one_flush: false, frees_early: false };
+    /// One that nobody knows.
+    pub(crate) const UNKNOWN: Self = Self { kind: 1, one_flush: false, frees_early: false };
+}
+
+/// Runs a test as if every mount were like this.
+#[cfg(test)]
+pub(crate) fn pretend<T>(mount: Mount, test: impl FnOnce() -> T) -> T {
+    PRETENDED.set(Some(mount));
     let result = test();
     PRETENDED.set(None);
     result
