@@ -101,14 +101,17 @@ pub(crate) fn folder(
 fn everything(fd: BorrowedFd, since: BorrowedFd, one_flush: bool, checkpoint: Checkpoint) -> io::Result<()> {
     let mount = Mount::of(fd);
     let whole = mount.syncfs_works();
-    let way = if one_flush {
-        Way::Ranges
-    } else if whole && (mount.is_memory() || tree::is_many(fd, memory::dirty(), checkpoint)?) {
-        return sys::syncfs(since);
-    } else if mount.syncs_in_turn() {
-        Way::Fsync
-    } else {
-        Way::Together
+    if !one_flush && whole && (mount.is_memory() || tree::is_many(fd, memory::dirty(), checkpoint)?) {
+        match sys::syncfs(since) {
+            // In a sandbox without it.
+            Err(error) if matches!(sys::errno(&error), libc::ENOSYS | libc::EPERM) => {}
+            other => return other,
+        }
+    }
+    let way = match (one_flush, mount.syncs_in_turn()) {
+        (true, _) => Way::Ranges,
+        (false, true) => Way::Fsync,
+        (false, false) => Way::Together,
     };
     match tree::sync(fd, way, checkpoint)? {
         Some(_) if whole => sys::syncfs(since),

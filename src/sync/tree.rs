@@ -230,11 +230,13 @@ struct Count {
 
 impl Visitor for Count {
     fn file(&mut self, dir: BorrowedFd, name: &OsStr, kind: u8) -> io::Result<()> {
-        if kind == libc::DT_REG {
-            self.files += 1;
-            if self.unrelated > FEW {
-                self.bytes += sys::stat(dir, name)?.map_or(0, |stat| stat.allocated);
-            }
+        if kind != libc::DT_REG {
+            return Ok(());
+        }
+        self.files += 1;
+        // Few are few, however large.
+        if self.files > FEW && self.unrelated > FEW {
+            self.bytes += sys::stat(dir, name)?.map_or(0, |stat| stat.allocated);
         }
         self.many = self.files + (self.bytes >> 20) > self.unrelated.max(FEW);
         // Ends the walk.
