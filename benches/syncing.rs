@@ -30,7 +30,7 @@ const WAYS: [(&str, Sync); 10] = [
 ];
 const COUNTS: [usize; 6] = [1, 10, 30, 100, 300, 2000];
 const MEBIBYTES: [usize; 4] = [0, 64, 256, 1024];
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 7;
 
 fn main() {
     for folder in std::env::args_os().skip(1).filter(|word| !word.to_string_lossy().starts_with('-')) {

@@ -193,7 +193,9 @@ impl Ext4 {
     ///
     /// Kernels with `CONFIG_EXT4_DEBUG` say so among the options, by the name of an option that forces it.
     /// Elsewhere the counters tell: with the feature, each `fsync` counts as a fast commit or as one that
-    /// could not be; without it, as a commit that was requested.
+    /// could not be; without it, as a commit that was requested. So does a `syncfs`, with or without it: a
+    /// filesystem with fast commits in which nobody has synced a file since it was mounted, but somebody all of it, is
+    /// taken for one without. A fast commit, too, flushes the disk's cache before it counts.
     fn fast_commits(&self) -> Option<bool> {
         if self.has("fc_debug_force") {
             return Some(true);

@@ -24,7 +24,7 @@ pub(super) enum Way {
 }
 
 /// How many files are open while the disk writes them; of each thread, if there are several.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
 const SHARE: usize = 16;
 /// How many threads wait for the disk. They do not compute: it is more than there are cores.
 const THREADS: usize = 8;
@@ -59,25 +59,31 @@ impl Sync<'_, '_> {
         }
     }
 
-    /// Waits for what was started, or has it waited for.
+    /// Waits for the oldest that were started, or has all waited for.
     fn wait(&mut self) -> io::Result<()> {
         if self.way == Way::Together && self.pool.is_none() {
             self.pool = Pool::new();
         }
-        match &self.pool {
-            Some(pool) => pool.give(std::mem::take(&mut self.started))?,
-            None => wait_for(self.started.drain(..), self.way == Way::Ranges)?,
+        if let Some(pool) = &self.pool {
+            pool.give(std::mem::take(&mut self.started))?;
+        } else {
+            // The disk has the newer half to do meanwhile.
+            let older = self.started.len() / 2;
+            wait_for(self.started.drain(..older), self.way == Way::Ranges)?;
         }
         (self.checkpoint.borrow_mut())()
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        // A few are not worth a thread.
-        if self.pool.is_none() {
-            return wait_for(self.started.drain(..), self.way == Way::Ranges);
+        let rest = std::mem::take(&mut self.started);
+        match self.pool.take() {
+            Some(pool) => {
+                pool.give(rest)?;
+                pool.finish(&mut **self.checkpoint.borrow_mut())
+            }
+            // A few are not worth a thread.
+            None => wait_for(rest.into_iter(), self.way == Way::Ranges),
         }
-        self.wait()?;
-        self.pool.take().map_or(Ok(()), |pool| pool.finish(&mut **self.checkpoint.borrow_mut()))
     }
 }
 
