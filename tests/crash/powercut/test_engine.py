@@ -53,10 +53,18 @@ def test_a_rename_without_sync_is_found_to_leave_empty_files(configuration: str)
 _UNSYNCED: Final = ("write_bytes-new-none-4096", "folder-replace-none-tree")
 
 
-# With data=journal all that is written is in the journal, in its order, whoever syncs it (ext4(5)).
-@pytest.mark.parametrize("recipe", _UNSYNCED)
+# With data=journal all that is written is in the journal, in its order, whoever syncs it (ext4(5)). A new file of
+# btrfs comes with the transaction that has its content, unless the fsync of another's log asks for it: of 17 recordings
+# none had an empty one; of a folder each had dozens.
 @pytest.mark.parametrize(
-    "configuration", [name for name in CONFIGURATIONS if name != "ext4-journal"]
+    ("configuration", "recipe"),
+    [
+        (configuration, recipe)
+        for configuration in CONFIGURATIONS
+        for recipe in _UNSYNCED
+        if configuration != "ext4-journal"
+        and (configuration, recipe) != ("btrfs", "write_bytes-new-none-4096")
+    ],
 )
 def test_what_nobody_syncs_is_found_to_leave_empty_files(configuration: str, recipe: str) -> None:
     # Whether the filesystem commits between two steps is chance: a recording may show nothing.
