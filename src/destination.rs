@@ -115,6 +115,12 @@ impl Destination {
         }
     }
 
+    /// A destination that was looked at before, by its folder, open again.
+    pub(crate) fn known(path: PathBuf, name: OsString, parent: OwnedFd) -> Self {
+        let (folder, user) = (OnceLock::new(), User::default());
+        Self { path, name, parent, tmp_dir: None, folder, user, parent_syncs: true, folder_only: false }
+    }
+
     fn staged_in(mut self, folder: &Path) -> Result<Self> {
         let failed = |error| Error::new("opening tmp_dir", folder, error);
         let (tmp_dir, _) = sys::open_parent(sys::CWD, folder.as_os_str(), true).map_err(failed)?;

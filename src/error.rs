@@ -86,6 +86,20 @@ impl Error {
         self
     }
 
+    /// Says more about it.
+    pub(crate) fn and_hint(self, more: String) -> Self {
+        match self.0.hint.clone() {
+            Some(hint) => self.hint(format!("{hint}; {more}")),
+            None => self.hint(more),
+        }
+    }
+
+    /// Marks an error after which nothing is published any more.
+    pub(crate) fn not_published(mut self) -> Self {
+        self.0.committed = false;
+        self
+    }
+
     /// Overrides the kind that the errno suggests.
     pub(crate) fn kind_is(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;

@@ -1,7 +1,8 @@
 //! Makes kernel calls fail on purpose: in unit tests, every call of [`crate::sys`] is made through
 //! [`intercept`], which follows the plan that [`inject`] set for this thread, and keeps a trace.
 //!
-//! What the tests prove with it is in `faults/tests.rs`; what they publish, in `faults/scene.rs`.
+//! What the tests prove with it is in `faults/tests.rs`, and of groups in `faults/groups.rs`; what they publish, in
+//! `faults/scene.rs`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -9,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
 
+mod groups;
 mod scene;
 mod tests;
 

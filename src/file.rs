@@ -1,6 +1,6 @@
 //! `File`: a new version of a file, written unnamed and published in one step.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -12,9 +12,10 @@ use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::{self, HandedOver};
 use crate::metadata;
 use crate::options::{Durability, Options, Settings, Start};
-use crate::publish::{self, Terms};
+use crate::publish::{self, InSlot, Terms};
 use crate::slot::{self, Slot};
 use crate::snapshot::Base;
 use crate::sync::{self, Mount};
@@ -162,7 +163,8 @@ impl File {
                     sync::again(fd, destination)?;
                 }
             }
-            if publish::exchange(destination, slot, Kind::File, terms)?.is_some() {
+            let new = InSlot { slot, name: &destination.name, kind: Kind::File };
+            if publish::exchange(destination, new, terms)?.is_some() {
                 return Ok(());
             }
             // The destination has vanished: there is nothing to keep.
@@ -178,6 +180,49 @@ impl File {
                 Err(error)
             }
         }
+    }
+
+    /// Gives the new version a name in a group's slot instead of publishing it.
+    pub(crate) fn hand_over(mut self, slot: BorrowedFd, name: &OsStr) -> Result<HandedOver> {
+        self.name_in(slot, name).map_err(|error| self.after(error))
+    }
+
+    fn name_in(&mut self, slot: BorrowedFd, name: &OsStr) -> Result<HandedOver> {
+        let Self { destination, settings, generation, .. } = &*self;
+        if *generation != sys::fork_generation() {
+            return Err(Error::errno("committing", &destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess));
+        }
+        if self.base.is_some() || self.backup.is_some() || destination.elsewhere() {
+            return Err(group::refused(destination));
+        }
+        let old = if settings.overwrite { destination.check(Kind::File, true, false)? } else { None };
+        metadata::settle(destination, settings, self.as_fd(), old)?;
+        let failed = |error| destination.failed("staging in the group", error);
+        if settings.durability != Durability::None {
+            // The disk works while the next one is staged.
+            sys::start_writing(self.as_fd())
+                .map_err(|error| destination.failed("syncing the new version", error).kind_is(ErrorKind::Durability))?;
+        }
+        match &self.slot {
+            None => sys::link_fd(self.as_fd(), slot, name),
+            Some(own) => sys::renameat2(own.fd.as_fd(), &destination.name, slot, name, 0),
+        }
+        .map_err(failed)?;
+        self.staged = None;
+        let own = self.slot.take();
+        own.map_or(Ok(()), |own| own.give_back(self.destination.slots(), &mut tree::go_on))
+            .map_err(|error| self.destination.failed("staging in the group", error))?;
+        Ok(HandedOver { kind: Kind::File, later: None })
+    }
+
+    /// Where it is to be published.
+    pub(crate) fn place(&self) -> &Destination {
+        &self.destination
+    }
+
+    /// Does it replace what is there?
+    pub(crate) fn overwrites(&self) -> bool {
+        self.settings.overwrite
     }
 
     /// Gives the slot back and removes orphans; what resists is named, and stays for the next writer.
@@ -266,6 +311,18 @@ impl Options<File> {
         fill: impl FnOnce(&mut std::fs::File, Checkpoint) -> io::Result<()>,
         checkpoint: Checkpoint,
     ) -> Result<Committed> {
+        let (mut new, old) = self.filled(dir, path, fill, checkpoint)?;
+        new.finish(&Old::Seen(old), checkpoint).map_err(|error| new.after(error))
+    }
+
+    /// Stages a whole file; answers what is at its destination, too.
+    pub(crate) fn filled(
+        &self,
+        dir: BorrowedFd,
+        path: &Path,
+        fill: impl FnOnce(&mut std::fs::File, Checkpoint) -> io::Result<()>,
+        checkpoint: Checkpoint,
+    ) -> Result<(File, Option<Stat>)> {
         let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, false)?;
         let mut new = stage(dir, destination, self.settings.clone(), old, checkpoint)?;
         fill(new.file(), checkpoint).map_err(|error| {
@@ -273,7 +330,7 @@ impl Options<File> {
                 .failed("writing the new version", error)
                 .hint("it was not published, and the destination is untouched")
         })?;
-        new.finish(&Old::Seen(old), checkpoint).map_err(|error| new.after(error))
+        Ok((new, old))
     }
 }
 

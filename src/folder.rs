@@ -13,9 +13,10 @@ use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::{self, HandedOver};
 use crate::metadata;
 use crate::options::{Cleanup, Durability, Options, Settings, Start};
-use crate::publish::{self, Terms};
+use crate::publish::{self, InSlot, Terms};
 use crate::slot::{self, Slot};
 use crate::snapshot::{Base, Snapshot};
 use crate::sync::{self, Mount};
@@ -201,6 +202,55 @@ impl Staged {
         self.owned("committing")?;
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
+        let (kind, opened) = self.examine()?;
+        let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
+        let mut later = None;
+        if let Some(fd) = &opened {
+            later = metadata::settle(destination, settings, fd.as_fd(), old)?;
+            if kind == Kind::Folder {
+                sync::folder(fd.as_fd(), slot, settings, destination, checkpoint)?;
+            } else {
+                sync::file(fd.as_fd(), settings, destination)?;
+            }
+        }
+        checkpoint().map_err(stop)?;
+        let terms = Terms { overwrite: settings.overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
+        let care = old.map(|_| sync::care(slot, settings.durability, destination, kind == Kind::File));
+        let durability = care.as_ref().map_or(settings.durability, |care| care.durability);
+        let new = InSlot { slot, name, kind };
+        let exchanged = match kind {
+            Kind::Folder => publish::staged(destination, new, terms, old.is_some())?,
+            _ if terms.backup.is_some() && old.is_some() => match publish::exchange(destination, new, terms)? {
+                None => {
+                    publish::named(destination, slot, name, Terms { overwrite: false, ..terms })?;
+                    None
+                }
+                exchanged => exchanged,
+            },
+            _ => publish::named(destination, slot, name, terms).map(|()| None)?,
+        };
+        let locked = exchanged.is_some_and(|exchanged| exchanged.lock_gone);
+        let settled = self.after_publish(opened.as_ref(), later, durability);
+        drop(care);
+        // FUSE keeps the name of what is open, and the slot with it.
+        drop(opened);
+        if let Some(slot) = &mut self.slot {
+            slot.lock_taken = locked && !self.destination.elsewhere();
+        }
+        let lock_left = if locked { None } else { self.destination.remove_lock().err() };
+        let lock_left = lock_left.map(|error| self.destination.failed("removing the lock", error).after_publish());
+        let leftover = self.clean_up(locked, checkpoint).or(lock_left);
+        match settled {
+            Ok(()) => Ok(Committed::new(leftover)),
+            Err(error) => Err(error.with_leftover(leftover)),
+        }
+    }
+
+    /// Opens what the body has made: a folder, a file, or a symlink, which cannot be opened.
+    fn examine(&self) -> Result<(Kind, Option<OwnedFd>)> {
+        let destination = &self.destination;
+        let stop = |error| destination.failed("committing", error);
+        let (slot, name) = (self.slot(), &destination.name);
         // A folder is opened for its sync anyway; what a tool made may be a symlink, or cannot be opened.
         let staged = match sys::open_folder(slot, name) {
             Ok(fd) => Some(fd),
@@ -218,46 +268,28 @@ impl Staged {
             return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
                 .hint("the path ends with a slash, but what is to be published is no folder"));
         }
+        Ok((kind, opened))
+    }
+
+    /// Moves the new version to a group's slot instead of publishing it.
+    fn hand_over(&mut self, slot: BorrowedFd, name: &OsStr) -> Result<HandedOver> {
+        self.owned("committing")?;
+        let (destination, settings) = (&self.destination, &self.settings);
+        if self.base.is_some() || self.backup.is_some() || destination.elsewhere() {
+            return Err(group::refused(destination));
+        }
+        let (kind, opened) = self.examine()?;
         let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
+        let failed = |error| destination.failed("staging in the group", error);
         let mut later = None;
         if let Some(fd) = &opened {
             later = metadata::settle(destination, settings, fd.as_fd(), old)?;
-            if kind == Kind::Folder {
-                sync::folder(fd.as_fd(), slot, settings, destination, checkpoint)?;
-            } else {
-                sync::file(fd.as_fd(), settings, destination)?;
-            }
         }
-        checkpoint().map_err(stop)?;
-        let terms = Terms { overwrite: settings.overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
-        let care = old.map(|_| sync::care(slot, settings.durability, destination, kind == Kind::File));
-        let durability = care.as_ref().map_or(settings.durability, |care| care.durability);
-        let locked = match kind {
-            Kind::Folder => publish::folder(destination, slot, terms, old.is_some())?,
-            _ if terms.backup.is_some() && old.is_some() => {
-                match publish::exchange(destination, slot, Kind::File, terms)? {
-                    Some(lock_gone) => lock_gone,
-                    None => {
-                        publish::named(destination, slot, name, Terms { overwrite: false, ..terms }).map(|()| false)?
-                    }
-                }
-            }
-            _ => publish::named(destination, slot, name, terms).map(|()| false)?,
-        };
-        let settled = self.after_publish(opened.as_ref(), later, durability);
-        drop(care);
-        // FUSE keeps the name of what is open, and the slot with it.
+        sys::renameat2(self.slot(), &destination.name, slot, name, 0).map_err(failed)?;
         drop(opened);
-        if let Some(slot) = &mut self.slot {
-            slot.lock_taken = locked && !self.destination.elsewhere();
-        }
-        let lock_left = if locked { None } else { self.destination.remove_lock().err() };
-        let lock_left = lock_left.map(|error| self.destination.failed("removing the lock", error).after_publish());
-        let leftover = self.clean_up(locked, checkpoint).or(lock_left);
-        match settled {
-            Ok(()) => Ok(Committed::new(leftover)),
-            Err(error) => Err(error.with_leftover(leftover)),
-        }
+        let own = self.slot.take();
+        own.map_or(Ok(()), |own| own.give_back(destination.slots(), &mut tree::go_on)).map_err(failed)?;
+        Ok(HandedOver { kind, later })
     }
 
     /// Opens the file that a tool made; a symlink, which cannot be opened, is durable with its folder.
@@ -414,6 +446,21 @@ macro_rules! guard {
 
             pub(crate) fn rollback_with(mut self, checkpoint: Checkpoint) -> Result<()> {
                 self.0.rollback(checkpoint)
+            }
+
+            /// Where it is to be published.
+            pub(crate) fn place(&self) -> &Destination {
+                &self.0.destination
+            }
+
+            /// Moves the new version to a group's slot instead of publishing it.
+            pub(crate) fn hand_over(mut self, slot: BorrowedFd, name: &OsStr) -> Result<HandedOver> {
+                self.0.hand_over(slot, name)
+            }
+
+            /// Does it replace what is there?
+            pub(crate) fn overwrites(&self) -> bool {
+                self.0.settings.overwrite
             }
         }
 

@@ -143,31 +143,50 @@ pub(crate) fn move_file(
     }
 }
 
-/// Publishes the folder that has the destination's name in a slot; `exists` is what was seen just
-/// before. Answers whether it held the publish lock, whose name is then gone. Where `NOREPLACE` is
-/// missing and replacing was asked for, plain `rename` promises the same: it replaces nothing but an empty folder.
-pub(crate) fn folder(destination: &Destination, slot: BorrowedFd, terms: Terms, mut exists: bool) -> Result<bool> {
-    let (parent, name, overwrite) = (destination.parent(), &destination.name, terms.overwrite);
+/// What a slot holds for a destination.
+#[derive(Clone, Copy)]
+pub(crate) struct InSlot<'a> {
+    pub(crate) slot: BorrowedFd<'a>,
+    pub(crate) name: &'a OsStr,
+    pub(crate) kind: Kind,
+}
+
+/// Publishes what is staged in a slot and keeps there what it displaces; `exists` is what was seen just before.
+/// Answers the exchange, or `None` if there was nothing to replace. Where `NOREPLACE` is missing `move_file` promises
+/// the same for a file, and for a folder, if replacing was asked for, plain `rename`: it replaces nothing but an empty
+/// folder.
+pub(crate) fn staged(
+    destination: &Destination,
+    new: InSlot,
+    terms: Terms,
+    mut exists: bool,
+) -> Result<Option<Exchanged>> {
+    let InSlot { slot, name, kind } = new;
+    let (parent, target, overwrite) = (destination.parent(), &destination.name, terms.overwrite);
     for _ in 0..ROUNDS {
         if exists {
-            if let Some(lock_gone) = exchange(destination, slot, Kind::Folder, terms)? {
-                return Ok(lock_gone);
+            if let Some(exchanged) = exchange(destination, new, terms)? {
+                return Ok(Some(exchanged));
             }
         }
         terms.check(destination, None)?;
-        match sys::renameat2(slot, name, parent, name, NOREPLACE) {
-            Err(error) if overwrite && is_unsupported(&error) => {
-                return sys::renameat2(slot, name, parent, name, 0)
-                    .map(|()| false)
+        let moved = match kind {
+            Kind::File => move_file(slot, name, parent, target).map(drop),
+            _ => sys::renameat2(slot, name, parent, target, NOREPLACE),
+        };
+        match moved {
+            Err(error) if kind != Kind::File && overwrite && is_unsupported(&error) => {
+                return sys::renameat2(slot, name, parent, target, 0)
+                    .map(|()| None)
                     .map_err(|error| failed(destination, error));
             }
             Err(error) if terms.base.is_some() && errno(&error) == libc::EEXIST => {
                 return Err(terms.appeared(destination, error));
             }
             Err(error) if overwrite && matches!(errno(&error), libc::EEXIST | libc::ENOTEMPTY) => {
-                exists = destination.check(Kind::Folder, true, false)?.is_some();
+                exists = destination.check(kind, true, false)?.is_some();
             }
-            other => return other.map(|()| false).map_err(|error| failed(destination, error)),
+            other => return other.map(|()| None).map_err(|error| failed(destination, error)),
         }
     }
     Err(Error::errno("publishing", &destination.path, libc::EBUSY)
@@ -176,32 +195,49 @@ pub(crate) fn folder(destination: &Destination, slot: BorrowedFd, terms: Terms, 
 
 /// Tries, before the body, whether two names can be exchanged beside the destination.
 pub(crate) fn try_exchange(destination: &Destination) -> Result<()> {
-    let failed = |error| destination.failed("creating staging", error);
     let slots = destination.slots();
-    let slot = slot::Slot::take(slots).map_err(failed)?;
-    let (one, other) = (OsStr::new("one"), OsStr::new("other"));
-    let tried = sys::mkdir(slot.fd.as_fd(), one, 0o700)
-        .and_then(|_| sys::mkdir(slot.fd.as_fd(), other, 0o700))
-        .and_then(|_| sys::renameat2(slot.fd.as_fd(), one, slot.fd.as_fd(), other, EXCHANGE));
+    let slot = slot::Slot::take(slots).map_err(|error| destination.failed("creating staging", error))?;
+    let tried = try_to_exchange(destination, slot.fd.as_fd());
     // What resists is removed with the slot that the commit takes.
     drop(slot.give_back(slots, &mut tree::go_on));
+    tried
+}
+
+/// The same in a slot; both names are gone afterwards.
+pub(crate) fn try_to_exchange(destination: &Destination, slot: BorrowedFd) -> Result<()> {
+    let (one, other) = (slot::name("one", &destination.name), slot::name("other", &destination.name));
+    let tried = sys::mkdir(slot, &one, 0o700)
+        .and_then(|_| sys::mkdir(slot, &other, 0o700))
+        .and_then(|_| sys::renameat2(slot, &one, slot, &other, EXCHANGE));
+    for name in [one, other] {
+        // What resists goes with the slot.
+        drop(sys::rmdir(slot, &name));
+    }
     tried.map_err(|error| {
         let unsupported = is_unsupported(&error);
-        let error = failed(error);
+        let error = destination.failed("creating staging", error);
         if unsupported {
             error
                 .kind_is(ErrorKind::Unsupported)
-                .hint("this filesystem (or sandbox) cannot exchange two names, which a backup needs")
+                .hint("this filesystem (or sandbox) cannot exchange two names, which a backup needs, and a group to take back")
         } else {
             error
         }
     })
 }
 
-/// Exchanges staging and destination under the publish lock, and answers whether the lock's name is gone;
-/// `None` if the destination has vanished.
-pub(crate) fn exchange(destination: &Destination, slot: BorrowedFd, kind: Kind, terms: Terms) -> Result<Option<bool>> {
-    let (parent, name) = (destination.parent(), &destination.name);
+/// What an exchange has left to do.
+pub(crate) struct Exchanged {
+    /// Is the name of the publish lock gone?
+    pub(crate) lock_gone: bool,
+    /// The mode of the displaced folder, if it had to be made writable to be moved.
+    pub(crate) displaced_mode: Option<u32>,
+}
+
+/// Exchanges staging and destination under the publish lock; `None` if the destination has vanished.
+pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> Result<Option<Exchanged>> {
+    let InSlot { slot, name, kind } = new;
+    let (parent, target) = (destination.parent(), &destination.name);
     let lock = lock::publish(destination)?;
     if terms.base.is_some() || terms.backup.is_some() {
         let now = destination.stat()?;
@@ -211,13 +247,13 @@ pub(crate) fn exchange(destination: &Destination, slot: BorrowedFd, kind: Kind, 
             backup::mark(slot, &now, backup).map_err(|error| failed(destination, error))?;
         }
     }
-    let swap = || sys::renameat2(slot, name, parent, name, EXCHANGE);
+    let swap = || sys::renameat2(slot, name, parent, target, EXCHANGE);
     let mut exchanged = swap();
     let mut writable = None;
     if matches!(&exchanged, Err(error) if errno(error) == libc::EACCES) {
         // The displaced folder moves to another parent too, and may not be writable by its owner.
         // By one handle: whatever takes the name meanwhile keeps its own mode.
-        let old = sys::open_handle(parent, name).and_then(|old| sys::stat_fd(old.as_fd()).map(|stat| (old, stat)));
+        let old = sys::open_handle(parent, target).and_then(|old| sys::stat_fd(old.as_fd()).map(|stat| (old, stat)));
         let (old, stat) = old.map_err(|error| failed(destination, error))?;
         let mode = stat.permissions();
         if mode & 0o200 == 0 && sys::chmod_handle(old.as_fd(), mode | 0o200).is_ok() {
@@ -263,7 +299,8 @@ pub(crate) fn exchange(destination: &Destination, slot: BorrowedFd, kind: Kind, 
         // If completing fails, giving the slot back tries again, says why, and keeps what it cannot rename.
         restore().map_err(|error| failed(destination, error).after_publish())?;
     }
-    Ok(Some(lock.release()))
+    let displaced_mode = writable.map(|(_, mode)| mode);
+    Ok(Some(Exchanged { lock_gone: lock.release(), displaced_mode }))
 }
 
 #[cfg(test)]

@@ -190,6 +190,17 @@ pub(crate) fn remove_below(root: BorrowedFd, checkpoint: Checkpoint) -> io::Resu
     counted.inner.failure.map_or(Ok(()), Err)
 }
 
+/// Removes what has this name, if anything has.
+pub(crate) fn remove_named(dir: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    let mut removal = Removal { failure: None };
+    match sys::stat(dir, name)? {
+        None => return Ok(()),
+        Some(stat) if stat.is_folder() => remove_subfolder(dir, name, &mut removal, &mut go_on)?,
+        Some(_) => removal.file(dir, name, libc::DT_UNKNOWN)?,
+    }
+    removal.failure.map_or(Ok(()), Err)
+}
+
 /// After so many entries a tree is worth threads; and how many of them, at most.
 const LARGE: u64 = 500;
 const MOST: usize = 8;

@@ -12,12 +12,14 @@ __all__ = [
     "Entry",
     "File",
     "Folder",
+    "Group",
     "Orphan",
     "Probe",
     "Snapshot",
     "exchange",
     "file",
     "folder",
+    "group",
     "path",
     "probe",
     "rename",
@@ -234,6 +236,219 @@ class Entry:
     def destination(self) -> Path: ...
     @property
     def staging(self) -> Path | None: ...
+    @property
+    def committed(self) -> bool: ...
+
+@final
+class Group:
+    """Many new versions, published together: what `atomik.group` returns.
+
+    A context manager, also for `async with`. Its methods take what the functions of the same names take, but
+    durability, and what does not go with a group: `update`, `backup`, `cleanup`, `tmp_dir` and the modes
+    "a" and "r+". What their bodies have written waits, invisible, for the end of the group's body.
+
+    Attributes:
+        committed: True once all members have been published.
+
+    Example:
+        >>> with atomik.group() as g:
+        ...     g.write_text("left", "1")
+        ...     with g.file("right") as f:
+        ...         _ = f.write("2")
+    """
+
+    def __enter__(self) -> Group: ...
+    def __exit__(self, *exc: object) -> Literal[False]: ...
+    async def __aenter__(self) -> Group: ...
+    async def __aexit__(self, *exc: object) -> Literal[False]: ...
+    @overload
+    def file(
+        self,
+        path: _Path,
+        mode: _Text | Literal[Mode.TEXT] = "w",
+        overwrite: bool = False,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        buffering: int = -1,
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> File[TextIOWrapper]:
+        """As `atomik.file`, in modes "w" and "x"; the body's end adds the file to the group.
+
+        Raises:
+            ValueError: Another mode; nothing was touched.
+            RuntimeError: The group is not open.
+            OSError: When the body is entered or ends, as for `atomik.file`.
+        """
+
+    @overload
+    def file(
+        self,
+        path: _Path,
+        mode: _Binary | _BinaryRandom | Literal[Mode.BYTES],
+        overwrite: bool = False,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        buffering: Literal[0],
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> File[FileIO]: ...
+    @overload
+    def file(
+        self,
+        path: _Path,
+        mode: _Binary | Literal[Mode.BYTES],
+        overwrite: bool = False,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        buffering: Literal[-1, 1] = -1,
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> File[BufferedWriter]: ...
+    @overload
+    def file(
+        self,
+        path: _Path,
+        mode: _BinaryRandom,
+        overwrite: bool = False,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        buffering: Literal[-1, 1] = -1,
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> File[BufferedRandom]: ...
+    @overload
+    def file(
+        self,
+        path: _Path,
+        mode: _Binary | _BinaryRandom | Literal[Mode.BYTES],
+        overwrite: bool = False,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        buffering: int = -1,
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> File[IO[bytes]]: ...
+    @overload
+    def file(
+        self,
+        path: _Path,
+        mode: str,
+        overwrite: bool = False,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        buffering: int = -1,
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> File[IO[Any]]: ...
+    def folder(
+        self,
+        path: _Path,
+        overwrite: bool = False,
+        *,
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> Folder:
+        """As `atomik.folder`; the body's end adds the folder to the group.
+
+        Raises:
+            RuntimeError: The group is not open.
+            OSError: When the body is entered or ends, as for `atomik.folder`.
+        """
+    def path(
+        self,
+        path: _Path,
+        *,
+        overwrite: bool = False,
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> Entry:
+        """As `atomik.path`; the body's end adds what the tool has made to the group.
+
+        Raises:
+            RuntimeError: The group is not open.
+            OSError: When the body is entered or ends, as for `atomik.path`.
+        """
+    def write_bytes(
+        self,
+        path: _Path,
+        data: Buffer,
+        *,
+        overwrite: bool = False,
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> None:
+        """As `atomik.write_bytes`; the file is added to the group.
+
+        Raises:
+            RuntimeError: The group is not open.
+            OSError: As for `atomik.write_bytes`; the other members stay in the group.
+        """
+    def write_text(
+        self,
+        path: _Path,
+        text: str,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        overwrite: bool = False,
+        permissions: int | None = None,
+        preserve: bool = True,
+        follow_symlinks: bool = False,
+        dir_fd: int | None = None,
+    ) -> None:
+        """As `atomik.write_text`; the file is added to the group.
+
+        Raises:
+            UnicodeEncodeError: The encoding has no bytes for a character; nothing was touched.
+            RuntimeError: The group is not open.
+            OSError: As for `atomik.write_text`; the other members stay in the group.
+        """
+    def commit(self) -> None:
+        """Publishes all members now; the end of the body then does nothing.
+
+        Raises:
+            RuntimeError: The group is not open, a member is, or it belongs to a parent process.
+            OSError: The commit failed; the error's `filename` is the member that did, and its `committed` tells
+                whether others stay published.
+        """
+    def rollback(self) -> None:
+        """Discards all members now; the end of the body then does nothing.
+
+        Raises:
+            RuntimeError: The group is not open, or belongs to a parent process.
+        """
     @property
     def committed(self) -> bool: ...
 
@@ -537,6 +752,39 @@ def folder(
     Example:
         >>> with atomik.folder("site", overwrite=True) as dir:
         ...     _ = (dir / "index.html").write_text("hello")
+    """
+
+def group(*, durability: _Durability = "full") -> Group:
+    """Publishes many files and folders together, for the price of one sync a filesystem.
+
+    All that is written in the body becomes visible at its end, one destination after the other, or, after an
+    exception, not at all. It is not one instant: a reader, or a power cut, during the publishes may find some
+    destinations new and some old, each complete. If one cannot be published, those before it are taken back.
+
+    Args:
+        durability: "full" (when the body has ended, all survive a power cut), "ordered" (after one each is old or new)
+            or "none" (no sync).
+
+    Returns:
+        A guard whose body gets itself, with the methods `file`, `folder`, `path`, `write_bytes`, `write_text`.
+
+    Raises:
+        ValueError: A wrong durability; nothing was touched.
+        OSError: As for `file` and `folder`; `filename` is the member that failed. `committed` is true if
+            members stay published, which the message names.
+        UnsupportedFilesystemError: A destination exists, and the filesystem lacks RENAME_EXCHANGE.
+        DurabilityError: A sync failed; `committed` says on which side of the publishes.
+
+    Warns:
+        CleanupWarning: A displaced version could not be removed; the commit stands.
+
+    Durability: each filesystem synced once, then all published, then each folder synced once.
+    Source: linkat(2), renameat2(2) RENAME_NOREPLACE and RENAME_EXCHANGE, syncfs(2), fsync(2).
+
+    Example:
+        >>> with atomik.group() as g:
+        ...     for number in range(100):
+        ...         g.write_text(f"{number}.txt", "hello")
     """
 
 def path(

@@ -179,14 +179,14 @@ impl<'a> Judge<'a> {
 }
 
 /// The faults that can hit these calls, from one on.
-fn faults_of(calls: &[Call], from: usize) -> impl Iterator<Item = Fault> {
+pub(super) fn faults_of(calls: &[Call], from: usize) -> impl Iterator<Item = Fault> {
     let open = calls.iter().enumerate().skip(from).filter(|(_, call)| !call.injected);
     open.flat_map(|(number, call)| plausible(call.name).iter().map(move |errno| Fault::At(number, *errno)))
 }
 
 /// Did anything fail that cleaning up needs? That is a removal, whatever follows the publish but the
 /// syncs, and whatever follows another failure.
-fn removal_failed(calls: &[Call]) -> bool {
+pub(super) fn removal_failed(calls: &[Call]) -> bool {
     let is_publish = |call: &Call| matches!(call.name, "linkat" | "renameat" | "renameat2") && call.error.is_none();
     let published = calls.iter().rposition(is_publish).unwrap_or(calls.len());
     let mut earlier = false;
@@ -217,7 +217,7 @@ fn check_syncs(result: &Result<Committed>, calls: &[Call], broken: &mut Vec<Stri
 }
 
 /// `SplitMix64`: a number for each pair of a seed and an index.
-fn mixed(seed: u64, index: usize) -> u64 {
+pub(super) fn mixed(seed: u64, index: usize) -> u64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 + 1));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -250,7 +250,7 @@ impl Complaints {
 
 /// Folders to test in, and how durably: one in memory, where a sync costs nothing, and without syncs the
 /// system's temporary one, whose filesystem may be another.
-fn places() -> Vec<(PathBuf, &'static [Durability])> {
+pub(super) fn places() -> Vec<(PathBuf, &'static [Durability])> {
     let (memory, disk) = (PathBuf::from("/dev/shm"), std::env::temp_dir());
     if tempfile::tempdir_in(&memory).is_err() {
         return vec![(disk, &[Durability::Full, Durability::None])];

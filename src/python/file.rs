@@ -1,6 +1,7 @@
 //! `file` and the guard `File`.
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
 
 use pyo3::PyTraverseError;
 use pyo3::exceptions::PyValueError;
@@ -10,6 +11,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
 use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
+use super::group::{Membership, Shared};
 use super::imported;
 use super::interrupt::detached;
 use super::state::{State, foreign};
@@ -39,11 +41,14 @@ pub(super) struct File {
     mode: String,
     dir_fd: Option<i32>,
     settings: Settings,
+    /// The group that it is to be published with.
+    group: Option<Arc<Shared>>,
     state: State<Staged>,
 }
 
 struct Staged {
     guard: crate::File,
+    membership: Option<Membership>,
     /// What the body got. It does not own the descriptor: closing it in the body is fine.
     io: Py<PyAny>,
     /// The innermost layer: once it is closed, nothing reaches the descriptor's number any more.
@@ -71,6 +76,11 @@ impl Staged {
 }
 
 impl File {
+    pub(super) fn in_group(mut self, group: &Arc<Shared>) -> Self {
+        self.group = Some(Arc::clone(group));
+        self
+    }
+
     fn stage(&self, py: Python<'_>) -> PyResult<Staged> {
         static OPEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
         let at = folder_fd(self.dir_fd);
@@ -78,6 +88,8 @@ impl File {
         let (guard, raised) = detached(py, |checkpoint| options.create_with(at, &self.path.path, checkpoint));
         raised?;
         let guard = guard.map_err(|error| convert::error(py, &error, &[&self.path]))?;
+        let enter = |group| Membership::enter(py, group, guard.place(), &self.path);
+        let membership = self.group.as_ref().map(enter).transpose()?;
         let fd = guard.as_fd().as_raw_fd();
         let io = imported(py, &OPEN, "io", "open")?.call((fd, &self.mode), Some(self.open.bind(py)))?;
         let mut raw = io.clone();
@@ -87,7 +99,7 @@ impl File {
             }
         }
         raw.setattr("name", self.path.object.bind(py))?;
-        Ok(Staged { guard, io: io.unbind(), raw: raw.unbind() })
+        Ok(Staged { guard, membership, io: io.unbind(), raw: raw.unbind() })
     }
 
     fn finish(&self, py: Python<'_>, staged: Staged) -> PyResult<()> {
@@ -106,7 +118,12 @@ impl File {
             let (_, raised) = detached(py, |_| staged.guard.rollback());
             return raised.and(Err(error));
         }
-        let (outcome, raised) = detached(py, |checkpoint| staged.guard.commit_with(checkpoint));
+        let guard = staged.guard;
+        if let Some(membership) = staged.membership {
+            self.state.ended(false);
+            return membership.add(py, &self.path, |group| group.add_file(guard));
+        }
+        let (outcome, raised) = detached(py, |checkpoint| guard.commit_with(checkpoint));
         let committed = outcome.as_ref().map_or_else(crate::Error::committed, |_| true);
         self.state.ended(committed);
         raised?;
@@ -330,5 +347,5 @@ pub(super) fn file(
     settings.overwrite |= settings.start != Start::Empty;
     settings.append = mode.contains('a');
     let state = State::new();
-    Ok(File { path, open: open.unbind(), mode: mode.into(), dir_fd, settings, state })
+    Ok(File { path, open: open.unbind(), mode: mode.into(), dir_fd, settings, group: None, state })
 }

@@ -1,11 +1,14 @@
 //! `folder`, `path` and the guards `Folder` and `Entry`.
 
+use std::sync::Arc;
+
 use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::convert::{self, CleanupArg, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
+use super::group::{Membership, Shared};
 use super::interrupt::detached;
 use super::state::{State, foreign};
 use crate::options::{Options, Settings};
@@ -15,12 +18,14 @@ struct Inner<Guard> {
     path: PathArg,
     dir_fd: Option<i32>,
     settings: Settings,
-    state: State<Guard>,
+    /// The group that it is to be published with.
+    group: Option<Arc<Shared>>,
+    state: State<(Guard, Option<Membership>)>,
 }
 
 impl<Guard> Inner<Guard> {
     fn new(path: PathArg, dir_fd: Option<i32>, settings: Settings) -> Self {
-        Self { path, dir_fd, settings, state: State::new() }
+        Self { path, dir_fd, settings, group: None, state: State::new() }
     }
 }
 
@@ -44,16 +49,29 @@ impl<Guard> Drop for Inner<Guard> {
 }
 
 macro_rules! guard {
-    ($(#[$doc:meta])* $guard:ident) => {
+    ($(#[$doc:meta])* $guard:ident, $add:ident) => {
         $(#[$doc])*
         #[pyclass(frozen, module = "atomik")]
         pub(super) struct $guard(Inner<crate::$guard>);
 
         impl $guard {
-            fn finish(&self, py: Python<'_>, guard: crate::$guard) -> PyResult<()> {
+            pub(super) fn in_group(mut self, group: &Arc<Shared>) -> Self {
+                self.0.group = Some(Arc::clone(group));
+                self
+            }
+
+            fn finish(
+                &self,
+                py: Python<'_>,
+                (guard, membership): (crate::$guard, Option<Membership>),
+            ) -> PyResult<()> {
                 if guard.is_foreign() {
                     self.0.state.ended(false);
                     return Err(foreign());
+                }
+                if let Some(membership) = membership {
+                    self.0.state.ended(false);
+                    return membership.add(py, &self.0.path, |group| group.$add(guard));
                 }
                 let (outcome, raised) = detached(py, |checkpoint| guard.commit_with(checkpoint));
                 let committed = outcome.as_ref().map_or_else(crate::Error::committed, |_| true);
@@ -62,7 +80,11 @@ macro_rules! guard {
                 convert::finished(py, outcome, &[&self.0.path])
             }
 
-            fn discard(&self, py: Python<'_>, guard: crate::$guard) -> PyResult<()> {
+            fn discard(
+                &self,
+                py: Python<'_>,
+                (guard, _membership): (crate::$guard, Option<Membership>),
+            ) -> PyResult<()> {
                 self.0.state.ended(false);
                 if guard.is_foreign() {
                     return Ok(());
@@ -86,9 +108,18 @@ macro_rules! guard {
                 }
                 match guard {
                     Ok(guard) => {
-                        let path = pathlib(py, guard.path());
-                        self.0.state.opened(guard);
-                        path
+                        let enter = |group| Membership::enter(py, group, guard.place(), &self.0.path);
+                        match self.0.group.as_ref().map(enter).transpose() {
+                            Ok(membership) => {
+                                let path = pathlib(py, guard.path());
+                                self.0.state.opened((guard, membership));
+                                path
+                            }
+                            Err(refused) => {
+                                self.0.state.ended(false);
+                                Err(refused)
+                            }
+                        }
                     }
                     Err(error) => {
                         self.0.state.ended(false);
@@ -133,7 +164,7 @@ macro_rules! guard {
             ///     RuntimeError: The guard is not open, or belongs to a parent process.
             fn rollback(&self, py: Python<'_>) -> PyResult<()> {
                 let guard = self.0.state.take_open()?;
-                let foreigner = guard.is_foreign();
+                let foreigner = guard.0.is_foreign();
                 self.discard(py, guard)?;
                 if foreigner { Err(foreign()) } else { Ok(()) }
             }
@@ -145,7 +176,7 @@ macro_rules! guard {
 
             #[getter]
             fn staging<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-                let path = self.0.state.look(|guard| guard.path().to_owned());
+                let path = self.0.state.look(|(guard, _)| guard.path().to_owned());
                 path.map(|path| pathlib(py, &path)).transpose()
             }
 
@@ -183,7 +214,8 @@ guard!(
     ///     ...     _ = (dir / "index.html").write_text("hello")
     ///     >>> guard.committed
     ///     True
-    Folder
+    Folder,
+    add_folder
 );
 
 guard!(
@@ -195,7 +227,8 @@ guard!(
     ///     destination: The path that was asked for.
     ///     staging: Where the tool writes; None while the guard is not open.
     ///     committed: True once the new version has been published.
-    Entry
+    Entry,
+    add_entry
 );
 
 /// Makes a new version of a whole folder, which appears at `path` in one step when the body ends well.

@@ -6,6 +6,7 @@ mod convert;
 mod file;
 mod folder;
 mod functions;
+mod group;
 mod inspect;
 mod interrupt;
 mod snapshot;
@@ -23,6 +24,8 @@ mod atomik {
     use super::folder::{Entry, Folder, folder, path};
     #[pymodule_export]
     use super::functions::{exchange, rename, renameat2};
+    #[pymodule_export]
+    use super::group::{Group, group};
     #[pymodule_export]
     use super::inspect::{Orphan, Probe, probe, sweep};
     #[pymodule_export]

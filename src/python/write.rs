@@ -50,22 +50,9 @@ pub(super) fn write_bytes(
     tmp_dir: Option<PathArg>,
     dir_fd: Option<i32>,
 ) -> PyResult<()> {
-    if data.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err("a bytes-like object is required, not 'str': see write_text"));
-    }
     let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
-    let buffer = if let Ok(buffer) = PyUntypedBuffer::get(data) {
-        buffer
-    } else {
-        // Numbers of ctypes, numpy's dates and the like cannot describe their items: `write` copies them.
-        let copy = py.import("io")?.call_method0("BytesIO")?;
-        copy.call_method1("write", (data,))?;
-        PyUntypedBuffer::get(&copy.call_method0("getbuffer")?)?
-    };
-    if !buffer.is_c_contiguous() {
-        return Err(PyBufferError::new_err("the buffer is not C-contiguous"));
-    }
-    write(py, &path, (buffer.buf_ptr() as usize, buffer.len_bytes()), settings, dir_fd)
+    let content = Content::of(data)?;
+    write(py, &path, &content, settings, dir_fd)
 }
 
 /// Writes a whole text file in one call.
@@ -110,20 +97,66 @@ pub(super) fn write_text(
     dir_fd: Option<i32>,
 ) -> PyResult<()> {
     let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
-    let plain = matches!(newline, None | Some("" | "\n")) && errors.is_none_or(|errors| errors == "strict");
-    if plain && matches!(encoding, Some("utf-8" | "utf8" | "UTF-8")) {
-        let text = text.to_str()?;
-        return write(py, &path, (text.as_ptr() as usize, text.len()), settings, dir_fd);
+    let content = Content::encoded(text, encoding, errors, newline)?;
+    write(py, &path, &content, settings, dir_fd)
+}
+
+/// What is to be written, with its owner.
+pub(super) enum Content<'py> {
+    Buffer(PyUntypedBuffer),
+    Text { _owner: Bound<'py, PyString>, address: usize, len: usize },
+}
+
+impl<'py> Content<'py> {
+    /// Any object with the buffer protocol.
+    pub(super) fn of(data: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if data.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err("a bytes-like object is required, not 'str': see write_text"));
+        }
+        let buffer = if let Ok(buffer) = PyUntypedBuffer::get(data) {
+            buffer
+        } else {
+            // Numbers of ctypes, numpy's dates and the like cannot describe their items: `write` copies them.
+            let copy = data.py().import("io")?.call_method0("BytesIO")?;
+            copy.call_method1("write", (data,))?;
+            PyUntypedBuffer::get(&copy.call_method0("getbuffer")?)?
+        };
+        if !buffer.is_c_contiguous() {
+            return Err(PyBufferError::new_err("the buffer is not C-contiguous"));
+        }
+        Ok(Self::Buffer(buffer))
     }
-    // open's own layer does what open does: locale, byte order marks, newlines, error handlers.
-    let io = py.import("io")?;
-    let bytes = io.call_method0("BytesIO")?;
-    let wrapper = io.getattr("TextIOWrapper")?.call1((&bytes, encoding, errors, newline))?;
-    wrapper.call_method1("write", (text,))?;
-    wrapper.call_method0("flush")?;
-    let encoded = bytes.call_method0("getvalue")?;
-    let encoded: &[u8] = encoded.extract()?;
-    write(py, &path, (encoded.as_ptr() as usize, encoded.len()), settings, dir_fd)
+
+    /// Text, as `open` would write it.
+    pub(super) fn encoded(
+        text: &Bound<'py, PyString>,
+        encoding: Option<&str>,
+        errors: Option<&str>,
+        newline: Option<&str>,
+    ) -> PyResult<Self> {
+        let plain = matches!(newline, None | Some("" | "\n")) && errors.is_none_or(|errors| errors == "strict");
+        if plain && matches!(encoding, Some("utf-8" | "utf8" | "UTF-8")) {
+            // The text keeps its UTF-8 form for as long as it lives.
+            let utf8 = text.to_str()?;
+            let (address, len) = (utf8.as_ptr() as usize, utf8.len());
+            return Ok(Self::Text { _owner: text.clone(), address, len });
+        }
+        // open's own layer does what open does: locale, byte order marks, newlines, error handlers.
+        let io = text.py().import("io")?;
+        let bytes = io.call_method0("BytesIO")?;
+        let wrapper = io.getattr("TextIOWrapper")?.call1((&bytes, encoding, errors, newline))?;
+        wrapper.call_method1("write", (text,))?;
+        wrapper.call_method0("flush")?;
+        Self::of(&bytes.call_method0("getvalue")?)
+    }
+
+    /// Its address and length, valid while it lives.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        match self {
+            Self::Buffer(buffer) => (buffer.buf_ptr() as usize, buffer.len_bytes()),
+            Self::Text { address, len, .. } => (*address, *len),
+        }
+    }
 }
 
 /// How much is written between two looks for Ctrl-C.
@@ -132,28 +165,34 @@ const CHUNK: usize = 64 << 20;
 fn write(
     py: Python<'_>,
     path: &PathArg,
-    (address, len): (usize, usize),
+    content: &Content<'_>,
     settings: Settings,
     dir_fd: Option<i32>,
 ) -> PyResult<()> {
     let at = folder_fd(dir_fd);
     let options = Options::<crate::File>::from_settings(settings);
-    let target = &path.path;
+    let (target, memory) = (&path.path, content.memory());
     let (outcome, raised) = detached(py, |checkpoint| {
-        let fill = |file: &mut std::fs::File, checkpoint: crate::tree::Checkpoint| {
-            let mut done = 0;
-            while done < len {
-                let chunk = CHUNK.min(len - done);
-                sys::write_memory(file.as_fd(), address + done, chunk)?;
-                done += chunk;
-                if done < len {
-                    checkpoint()?;
-                }
-            }
-            Ok(())
-        };
-        options.write_with(at, target, fill, checkpoint)
+        options.write_with(at, target, |file, checkpoint| fill(file, memory, checkpoint), checkpoint)
     });
     raised?;
     convert::finished(py, outcome, &[path])
+}
+
+/// Writes all of a memory range, with looks for Ctrl-C.
+pub(super) fn fill(
+    file: &std::fs::File,
+    (address, len): (usize, usize),
+    checkpoint: crate::tree::Checkpoint,
+) -> std::io::Result<()> {
+    let mut done = 0;
+    while done < len {
+        let chunk = CHUNK.min(len - done);
+        sys::write_memory(file.as_fd(), address + done, chunk)?;
+        done += chunk;
+        if done < len {
+            checkpoint()?;
+        }
+    }
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod file;
 mod folder;
+mod group;
 mod home;
 mod rename;
 mod snapshot;

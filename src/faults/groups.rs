@@ -1,0 +1,166 @@
+//! Groups under faults: one failing call publishes all members or none; two may leave some new and some old, each
+//! complete, and the error says so.
+
+use std::fs;
+use std::path::Path;
+
+use super::tests::{faults_of, mixed, places, removal_failed};
+use super::{Call, Fault, inject, scene};
+use crate::{Committed, Durability, File, Folder, Group, Result};
+
+/// In the order of their publishes: a new file, a replaced one, a replaced folder, a new folder.
+const MEMBERS: [&str; 4] = ["one/new", "one/replaced", "two/replaced", "two/new"];
+
+/// So many pairs of faults are tried.
+const PAIRS: usize = 400;
+
+fn before(dir: &Path) {
+    fs::create_dir_all(dir.join("one")).unwrap();
+    fs::create_dir_all(dir.join("two/replaced/below")).unwrap();
+    fs::write(dir.join("one/replaced"), "old").unwrap();
+    fs::write(dir.join("two/replaced/below/kept"), "old").unwrap();
+}
+
+fn run(dir: &Path, durability: Durability) -> Result<Committed> {
+    let mut group = Group::new(durability);
+    for name in &MEMBERS[..2] {
+        group.write(&File::options().overwrite(true), dir.join(name), "new")?;
+    }
+    for name in &MEMBERS[2..] {
+        let folder = Folder::options().overwrite(true).create(dir.join(name))?;
+        fs::write(folder.path().join("added"), "new").unwrap();
+        group.add_folder(folder)?;
+    }
+    group.commit()
+}
+
+/// What one member is, in a folder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Version {
+    Old,
+    New,
+}
+
+/// The version of each member, or what is wrong with one.
+fn versions(dir: &Path) -> std::result::Result<Vec<Version>, String> {
+    let content = |name: &str| fs::read_to_string(dir.join(name)).ok();
+    let version = |name: &&str| {
+        let found = match *name {
+            "two/replaced" | "two/new" => {
+                let names: Vec<_> = fs::read_dir(dir.join(name))
+                    .into_iter()
+                    .flatten()
+                    .map(|entry| entry.unwrap().file_name())
+                    .collect();
+                match &names[..] {
+                    [] if !dir.join(name).exists() => None,
+                    [one] if one == "added" => content(&format!("{name}/added")),
+                    [one] if one == "below" => content(&format!("{name}/below/kept")),
+                    _ => Some(format!("{names:?}")),
+                }
+            }
+            _ => content(name),
+        };
+        match (found.as_deref(), name.ends_with("/new")) {
+            (Some("new"), _) => Ok(Version::New),
+            (None, true) | (Some("old"), false) => Ok(Version::Old),
+            (other, _) => Err(format!("{name} is {other:?}")),
+        }
+    };
+    MEMBERS.iter().map(version).collect()
+}
+
+fn litter(dir: &Path) -> Vec<String> {
+    scene::snapshot(dir).into_keys().filter(|path| path.contains(".atomik-")).collect()
+}
+
+/// Runs it with these faults; answers the calls that it made and every promise that it broke.
+fn judged(place: &Path, durability: Durability, faults: &[Fault]) -> (Vec<Call>, Vec<String>) {
+    let dir = tempfile::tempdir_in(place).unwrap();
+    let dir = dir.path();
+    before(dir);
+    let (result, calls) = inject(faults, || run(dir, durability));
+    let mut broken: Vec<_> =
+        scene::descriptors(dir).into_iter().map(|path| format!("a descriptor is left: {path}")).collect();
+    let versions = versions(dir).unwrap_or_else(|wrong| {
+        broken.push(wrong);
+        Vec::new()
+    });
+    let new = versions.iter().filter(|version| **version == Version::New).count();
+    if faults.len() < 2 && ![0, MEMBERS.len()].contains(&new) {
+        broken.push(format!("one fault, and {versions:?}"));
+    }
+    match &result {
+        Err(panic) => broken.push(format!("it panics: {:?}", panic.downcast_ref::<String>())),
+        Ok(Ok(_)) if new != MEMBERS.len() => broken.push(format!("success, and {versions:?}")),
+        Ok(Err(error)) if error.committed() != (new > 0) => {
+            broken.push(format!("committed is {}, and {versions:?}", error.committed()));
+        }
+        _ => {}
+    }
+    let left = litter(dir);
+    if !left.is_empty() && !removal_failed(&calls) {
+        broken.push(format!("no removal failed, and still there is {left:?}"));
+    }
+    // Without locks nobody can tell an orphan from the living.
+    if !left.is_empty() && !faults.iter().any(|fault| fault.errno() == nix::errno::Errno::ENOLCK) {
+        run(dir, durability).unwrap();
+        let left = litter(dir);
+        if !left.is_empty() {
+            broken.push(format!("the next group leaves {left:?}"));
+        }
+    }
+    (calls, broken)
+}
+
+fn settle(runs: usize, broken: &[String]) {
+    println!("{runs} runs");
+    let shown = broken.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(broken.is_empty(), "{} broken promises in {runs} runs\n{shown}", broken.len());
+}
+
+/// Every single fault, with the calls of its run.
+fn single(place: &Path, durability: Durability, all: &mut Vec<String>) -> Vec<(Fault, Vec<Call>)> {
+    let (calls, broken) = judged(place, durability, &[]);
+    assert!(broken.is_empty(), "{broken:?}");
+    faults_of(&calls, 0)
+        .map(|fault| {
+            let (calls, broken) = judged(place, durability, &[fault]);
+            all.extend(
+                broken.into_iter().map(|promise| format!("{fault:?} ({durability:?}): {promise}\n    {calls:?}")),
+            );
+            (fault, calls)
+        })
+        .collect()
+}
+
+#[test]
+fn one_failing_call_publishes_all_or_none() {
+    let (mut runs, mut broken) = (0, Vec::new());
+    for (place, durabilities) in places() {
+        for durability in durabilities {
+            runs += single(&place, *durability, &mut broken).len();
+        }
+    }
+    settle(runs, &broken);
+}
+
+#[test]
+fn two_failing_calls_leave_each_member_complete_and_the_error_says_how_it_is() {
+    let seed = std::env::var("ATOMIK_FAULTS_SEED")
+        .map_or_else(|_| crate::sys::random().unwrap(), |text| text.parse().unwrap());
+    let (place, _) = places().swap_remove(0);
+    let runs = single(&place, Durability::Full, &mut Vec::new());
+    let mut pairs: Vec<_> = runs
+        .iter()
+        .flat_map(|(first, calls)| faults_of(calls, first.number() + 1).map(|second| [*first, second]))
+        .enumerate()
+        .collect();
+    pairs.sort_by_key(|(index, _)| mixed(seed, *index));
+    let mut broken = Vec::new();
+    for (_, pair) in pairs.iter().take(PAIRS) {
+        let (calls, promises) = judged(&place, Durability::Full, pair);
+        broken.extend(promises.into_iter().map(|promise| format!("{pair:?} (seed {seed}): {promise}\n    {calls:?}")));
+    }
+    settle(pairs.len().min(PAIRS), &broken);
+}

@@ -1,0 +1,556 @@
+//! `Group`: many destinations, published together for the price of one sync a filesystem.
+//!
+//! Each member, once it is complete, gets a number for a name in a slot of the group (one a mount, beside the first
+//! destination there), and its descriptors are closed: what stays open does not grow with the group.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::hash::BuildHasher;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::committed::Committed;
+use crate::destination::{Destination, Kind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::file::File;
+use crate::folder::{Entry, Folder};
+use crate::lock;
+use crate::options::{Durability, Options, Settings};
+use crate::publish::{self, Exchanged, InSlot, Terms};
+use crate::slot::{self, Slot};
+use crate::sync;
+use crate::sys;
+use crate::tree::{self, Checkpoint};
+
+/// So many folders of destinations are kept open; the others are opened again when they are needed, and must be the same.
+const OPEN: usize = 64;
+/// How many publishes go between two looks for Ctrl-C.
+const STRIDE: usize = 64;
+/// So many paths are named in an error; of the others the number is told.
+const NAMED: usize = 3;
+
+/// Many new versions, published together.
+///
+/// Nothing is visible until [`commit`](Group::commit): then each filesystem is synced once, all members are published,
+/// one after the other, and each of their folders is synced once. The members do not appear in one instant: a
+/// reader, or a power cut, during the publishes may find some new and some old, each complete. If a publish fails, those
+/// before it are taken back. Dropping the group discards all.
+///
+/// # Durability
+/// The group's; that of the members' options does not count.
+///
+/// # Errors
+/// See [`ErrorKind`]. [`Error::path`] is the member that failed; [`Error::committed`] is true if others stay published.
+///
+/// # Examples
+/// ```
+/// use atomik::{Durability, File, Folder, Group};
+/// # let dir = tempfile::tempdir()?;
+/// # let (page, site) = (dir.path().join("page"), dir.path().join("site"));
+/// let mut group = Group::new(Durability::Full);
+/// group.write(&File::options(), &page, "hello")?;
+/// let folder = Folder::options().create(&site)?;
+/// std::fs::write(folder.path().join("index.html"), "hello")?;
+/// group.add_folder(folder)?;
+/// group.commit()?;
+/// # assert!(page.exists() && site.join("index.html").exists());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Group {
+    durability: Durability,
+    homes: Vec<Home>,
+    parents: Vec<Parent>,
+    /// Device, inode and mount of each of them.
+    places: HashMap<(u64, u64, usize), u32>,
+    members: Vec<Member>,
+    /// Hashes of the destinations, to refuse one that comes twice.
+    known: HashSet<u64>,
+    hasher: RandomState,
+    /// What could not be removed, so far.
+    leftover: Option<Error>,
+    /// The process that it belongs to.
+    generation: u32,
+}
+
+/// The slot of the group on one mount.
+#[derive(Debug)]
+struct Home {
+    mount: Option<u64>,
+    device: u64,
+    /// Whose slot it is: the first destination here.
+    destination: Destination,
+    /// Taken when nothing is left to clean up.
+    slot: Option<Slot>,
+    /// Has an exchange been tried in it?
+    exchanges: bool,
+}
+
+impl Home {
+    fn fd(&self) -> BorrowedFd<'_> {
+        // Only the end of the group takes it, and that consumes the group.
+        self.slot.as_ref().expect("a slot until the end").fd.as_fd()
+    }
+}
+
+/// A folder of destinations.
+#[derive(Debug)]
+struct Parent {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    home: u32,
+    fd: Option<OwnedFd>,
+}
+
+impl Parent {
+    /// The folder that was opened at the start, whatever has its path now.
+    fn open(&self) -> io::Result<OwnedFd> {
+        if let Some(fd) = &self.fd {
+            return fd.try_clone();
+        }
+        let (fd, _) = sys::open_parent(sys::CWD, self.path.as_os_str(), false)?;
+        let stat = sys::stat_fd(fd.as_fd())?;
+        if (stat.dev, stat.ino) == (self.device, self.inode) {
+            Ok(fd)
+        } else {
+            Err(io::Error::from_raw_os_error(libc::ENOENT))
+        }
+    }
+}
+
+/// A new version that waits for its publish; its name in the slot is its number.
+#[derive(Debug)]
+struct Member {
+    name: Box<OsStr>,
+    inode: u64,
+    parent: u32,
+    /// The mode that it cannot be moved with.
+    later: Option<u32>,
+    /// The mode that the displaced folder gets back if it is.
+    displaced_mode: Option<u32>,
+    kind: Kind,
+    overwrite: bool,
+    /// Is there something to replace? After the publish: was there?
+    replaces: bool,
+}
+
+/// What a guard says of the version that it has moved to a group's slot.
+pub(crate) struct HandedOver {
+    pub(crate) kind: Kind,
+    pub(crate) later: Option<u32>,
+}
+
+/// The error of a guard that a group cannot take.
+pub(crate) fn refused(destination: &Destination) -> Error {
+    Error::errno("adding to a group", &destination.path, libc::EINVAL)
+        .hint("a group takes no update, backup or tmp_dir: commit that one by itself")
+}
+
+fn number(index: usize) -> OsString {
+    index.to_string().into()
+}
+
+impl Group {
+    /// Starts an empty group.
+    #[must_use]
+    pub fn new(durability: Durability) -> Self {
+        let generation = sys::fork_generation();
+        Self {
+            durability,
+            homes: Vec::new(),
+            parents: Vec::new(),
+            places: HashMap::new(),
+            members: Vec::new(),
+            known: HashSet::new(),
+            hasher: RandomState::new(),
+            leftover: None,
+            generation,
+        }
+    }
+
+    /// Adds a whole file.
+    pub fn write(&mut self, options: &Options<File>, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
+        let fill = |file: &mut std::fs::File, _: Checkpoint| io::Write::write_all(file, content.as_ref());
+        self.write_with(options, sys::CWD, path.as_ref(), fill, &mut tree::go_on)
+    }
+
+    pub(crate) fn write_with(
+        &mut self,
+        options: &Options<File>,
+        dir: BorrowedFd,
+        path: &Path,
+        fill: impl FnOnce(&mut std::fs::File, Checkpoint) -> io::Result<()>,
+        checkpoint: Checkpoint,
+    ) -> Result<()> {
+        let (staged, _) = options.filled(dir, path, fill, checkpoint)?;
+        self.add_file(staged)
+    }
+
+    /// Adds a file that has been written; nothing of it is visible yet.
+    pub fn add_file(&mut self, file: File) -> Result<()> {
+        let overwrite = file.overwrites();
+        let (place, home) = self.place(file.place())?;
+        self.put(place, home, overwrite, |slot, name| file.hand_over(slot, name))
+    }
+
+    /// Adds a folder that has been filled; nothing of it is visible yet.
+    pub fn add_folder(&mut self, folder: Folder) -> Result<()> {
+        let overwrite = folder.overwrites();
+        let (place, home) = self.place(folder.place())?;
+        self.put(place, home, overwrite, |slot, name| folder.hand_over(slot, name))
+    }
+
+    /// Adds what a tool has made; nothing of it is visible yet.
+    pub fn add_entry(&mut self, entry: Entry) -> Result<()> {
+        let overwrite = entry.overwrites();
+        let (place, home) = self.place(entry.place())?;
+        self.put(place, home, overwrite, |slot, name| entry.hand_over(slot, name))
+    }
+
+    /// Refuses, before a body runs, what would be refused after it; makes the slot on this mount.
+    pub(crate) fn expect(&mut self, destination: &Destination) -> Result<usize> {
+        self.owned()?;
+        let failed = |error| destination.unstaged(error);
+        let (device, mount) = sys::device_and_mount(destination.parent()).map_err(failed)?;
+        let mount = match mount {
+            None => sys::mount_id(destination.parent()).map_err(failed)?,
+            unique => unique,
+        };
+        let here = self.homes.iter().position(|home| (home.device, home.mount) == (device, mount));
+        let index = if let Some(index) = here {
+            index
+        } else {
+            let parent = destination.parent().try_clone_to_owned().map_err(failed)?;
+            let own = Destination::known(destination.path.clone(), destination.name.clone(), parent);
+            let slot = Slot::take(own.slots()).map_err(failed)?;
+            self.homes.push(Home { mount, device, destination: own, slot: Some(slot), exchanges: false });
+            self.homes.len() - 1
+        };
+        let home = &mut self.homes[index];
+        if !home.exchanges && destination.stat()?.is_some() {
+            publish::try_to_exchange(destination, home.fd())?;
+            home.exchanges = true;
+        }
+        Ok(index)
+    }
+
+    /// Finds the folder and the mount of a destination, and refuses one that is there twice.
+    fn place(&mut self, destination: &Destination) -> Result<(Member, usize)> {
+        let home = self.expect(destination)?;
+        let failed = |error| destination.unstaged(error);
+        let stat = sys::stat_fd(destination.parent()).map_err(failed)?;
+        let identity = (stat.dev, stat.ino, home);
+        let parent = if let Some(parent) = self.places.get(&identity) {
+            *parent
+        } else {
+            let path = std::fs::read_link(sys::proc_path(destination.parent())).map_err(failed)?;
+            let fd = (self.parents.len() < OPEN).then(|| destination.parent().try_clone_to_owned()).transpose();
+            let parent =
+                Parent { path, device: stat.dev, inode: stat.ino, home: index32(home), fd: fd.map_err(failed)? };
+            let number = index32(self.parents.len());
+            self.parents.push(parent);
+            self.places.insert(identity, number);
+            number
+        };
+        let hash = self.hasher.hash_one((parent, &destination.name));
+        let same = |member: &Member| member.parent == parent && *member.name == *destination.name;
+        if !self.known.insert(hash) && self.members.iter().any(same) {
+            return Err(
+                Error::errno("adding to a group", &destination.path, libc::EINVAL).hint("it is in this group already")
+            );
+        }
+        let member = Member {
+            name: destination.name.as_os_str().into(),
+            inode: 0,
+            parent,
+            later: None,
+            displaced_mode: None,
+            kind: Kind::Any,
+            overwrite: false,
+            replaces: false,
+        };
+        Ok((member, home))
+    }
+
+    fn put(
+        &mut self,
+        member: Member,
+        home: usize,
+        overwrite: bool,
+        hand_over: impl FnOnce(BorrowedFd, &OsStr) -> Result<HandedOver>,
+    ) -> Result<()> {
+        let name = number(self.members.len());
+        let slot = self.homes[home].fd();
+        let put = hand_over(slot, &name).and_then(|handed| {
+            let stat = sys::stat(slot, &name).map_err(|error| self.failed(&member, "staging in the group", error))?;
+            let vanished = || self.failed(&member, "staging in the group", io::Error::from_raw_os_error(libc::ENOENT));
+            Ok((handed, stat.ok_or_else(vanished)?))
+        });
+        match put {
+            Ok((HandedOver { kind, later }, stat)) => {
+                self.members.push(Member { kind, later, overwrite, inode: stat.ino, ..member });
+                Ok(())
+            }
+            Err(error) => {
+                // What has got a name by then goes with the slot; the number is used again.
+                let left = tree::remove_named(slot, &name);
+                let hash = self.hasher.hash_one((member.parent, &*member.name));
+                self.known.remove(&hash);
+                Err(error.with_leftover(left.err().map(|left| self.failed(&member, "rolling back", left))))
+            }
+        }
+    }
+
+    fn owned(&self) -> Result<()> {
+        if self.generation == sys::fork_generation() {
+            return Ok(());
+        }
+        Err(Error::errno("using a group", Path::new("a group"), libc::ECHILD).kind_is(ErrorKind::OtherProcess))
+    }
+
+    fn path(&self, member: &Member) -> PathBuf {
+        self.parents[member.parent as usize].path.join(&*member.name)
+    }
+
+    fn failed(&self, member: &Member, operation: &'static str, error: io::Error) -> Error {
+        Error::new(operation, &self.path(member), error)
+    }
+
+    fn destination(&self, member: &Member) -> Result<Destination> {
+        let parent = self.parents[member.parent as usize].open().map_err(|error| {
+            self.failed(member, "opening the parent folder", error)
+                .hint("the folder that was there when it was added has been moved or removed")
+        })?;
+        Ok(Destination::known(self.path(member), member.name.to_os_string(), parent))
+    }
+
+    fn home(&self, member: &Member) -> &Home {
+        &self.homes[self.parents[member.parent as usize].home as usize]
+    }
+
+    /// Syncs, publishes all members and syncs their folders.
+    pub fn commit(self) -> Result<Committed> {
+        self.commit_with(&mut tree::go_on)
+    }
+
+    /// The same; `checkpoint` stops it between two publishes: those before are then taken back.
+    pub(crate) fn commit_with(mut self, checkpoint: Checkpoint) -> Result<Committed> {
+        self.finish(checkpoint).map_err(|error| {
+            if self.owned().is_err() {
+                return error;
+            }
+            let leftover = self.give_back(&mut tree::go_on);
+            error.with_leftover(leftover)
+        })
+    }
+
+    fn finish(&mut self, checkpoint: Checkpoint) -> Result<Committed> {
+        self.owned()?;
+        for index in 0..self.members.len() {
+            self.pause(index, checkpoint)?;
+            let member = &self.members[index];
+            let destination = self.destination(member)?;
+            let old = destination.check(member.kind, member.overwrite, false)?;
+            if member.kind == Kind::File {
+                // A folder's own slot has done it.
+                let swept = slot::sweep_all(destination.slots(), checkpoint).err();
+                self.leftover = self.leftover.take().or(swept.map(|error| destination.failed("cleaning up", error)));
+            }
+            self.members[index].replaces = old.is_some();
+        }
+        let mut settings = Options::<File>::new().durability(self.durability).settings;
+        for home in &self.homes {
+            sync::folder(home.fd(), home.fd(), &settings, &home.destination, checkpoint)?;
+            // Where blocks are given back early, "ordered" takes what "full" takes.
+            settings.durability = sync::care(home.fd(), settings.durability, &home.destination, false).durability;
+        }
+        for index in 0..self.members.len() {
+            if let Err(error) = self.pause(index, checkpoint).and_then(|()| self.publish(index)) {
+                // What an error after its publish is about is public itself.
+                let published = index + usize::from(error.committed());
+                return Err(self.take_back(published, error));
+            }
+        }
+        let settled = self.settle(&settings);
+        let leftover = self.give_back(checkpoint);
+        match settled {
+            Ok(()) => Ok(Committed::new(leftover)),
+            Err(error) => Err(error.with_leftover(leftover)),
+        }
+    }
+
+    fn pause(&self, index: usize, checkpoint: Checkpoint) -> Result<()> {
+        if index % STRIDE != 0 {
+            return Ok(());
+        }
+        checkpoint().map_err(|error| self.failed(&self.members[index], "committing", error))
+    }
+
+    fn publish(&mut self, index: usize) -> Result<()> {
+        let member = &self.members[index];
+        let destination = self.destination(member)?;
+        let name = number(index);
+        let new = InSlot { slot: self.home(member).fd(), name: &name, kind: member.kind };
+        let terms = Terms { overwrite: member.overwrite, base: None, backup: None };
+        let exchanged = publish::staged(&destination, new, terms, member.replaces)?;
+        let member = &mut self.members[index];
+        member.replaces = exchanged.is_some();
+        if let Some(Exchanged { lock_gone, displaced_mode }) = exchanged {
+            member.displaced_mode = displaced_mode;
+            if !lock_gone {
+                // The next writer that needs the lock, or a sweep, removes a name that resists.
+                drop(slot::remove_orphan_lock(
+                    destination.parent(),
+                    &slot::name("lock", &destination.name),
+                    &destination.user,
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back what was published before a failure, the last one first, and tells how that went.
+    fn take_back(&mut self, published: usize, error: Error) -> Error {
+        let (mut stay, mut leftover) = (Vec::new(), None);
+        for index in (0..published).rev() {
+            let member = &self.members[index];
+            let taken = self.destination(member).map_err(io::Error::from).and_then(|destination| {
+                let taken = self.take_one_back(member, &destination, &number(index))?;
+                let restored = member.displaced_mode.filter(|_| taken).map_or(Ok(()), |mode| {
+                    let old = sys::open_handle(destination.parent(), &member.name)?;
+                    sys::chmod_handle(old.as_fd(), mode)
+                });
+                leftover =
+                    leftover.take().or(restored.err().map(|error| self.failed(member, "restoring the mode", error)));
+                Ok(taken)
+            });
+            if !matches!(taken, Ok(true)) {
+                stay.push(self.path(member));
+            }
+        }
+        self.leftover = self.leftover.take().or(leftover);
+        if published == 0 {
+            return error;
+        }
+        if stay.is_empty() {
+            return error.not_published().and_hint(format!("the {published} published before it were taken back"));
+        }
+        let mut names: Vec<_> = stay.iter().take(NAMED).map(|path| path.display().to_string()).collect();
+        if stay.len() > NAMED {
+            names.push(format!("{} more", stay.len() - NAMED));
+        }
+        error.after_publish().and_hint(format!(
+            "these were published before it and could not be taken back, or somebody has replaced them: {}",
+            names.join(", ")
+        ))
+    }
+
+    /// Takes one publish back, unless somebody else's version is there by now. Under the publish lock: whoever has
+    /// built on our version either has published by then, or finds it gone.
+    fn take_one_back(&self, member: &Member, destination: &Destination, name: &OsStr) -> io::Result<bool> {
+        let (slot, parent, target) = (self.home(member).fd(), destination.parent(), &*member.name);
+        let _lock = lock::publish(destination).map_err(io::Error::from)?;
+        let ours = |stat: Option<sys::Stat>| stat.is_some_and(|stat| stat.ino == member.inode);
+        if !ours(sys::stat(parent, target)?) {
+            return Ok(false);
+        }
+        if !member.replaces && ours(sys::stat(slot, name)?) {
+            // It was published by a link and has both names: renaming one to the other would do nothing.
+            return sys::unlink(parent, target).map(|()| true);
+        }
+        let flags = if member.replaces { publish::EXCHANGE } else { 0 };
+        let swap = || sys::renameat2(parent, target, slot, name, flags);
+        swap()?;
+        // What cannot be looked at has been ours a moment ago.
+        if matches!(sys::stat(slot, name), Ok(now) if !ours(now)) {
+            // Somebody replaced it in between without a lock: theirs goes back to its place.
+            if member.replaces {
+                swap()?;
+            } else {
+                sys::renameat2(slot, name, parent, target, publish::NOREPLACE)?;
+            }
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// After the publishes: sets modes that could not be moved with, and syncs the folders.
+    fn settle(&self, settings: &Settings) -> Result<()> {
+        let mut outcome = Ok(());
+        for member in self.members.iter().filter(|member| member.later.is_some()) {
+            let set = || -> io::Result<()> {
+                let fd = sys::open_folder(self.parents[member.parent as usize].open()?.as_fd(), &member.name)?;
+                if sys::stat_fd(fd.as_fd())?.ino == member.inode {
+                    sys::chmod(fd.as_fd(), member.later.unwrap_or_default())?;
+                    if settings.durability != Durability::None {
+                        sys::fsync(fd.as_fd())?;
+                    }
+                }
+                Ok(())
+            };
+            let failed = |error| self.failed(member, "setting the new version's mode", error).after_publish();
+            outcome = outcome.and(set().map_err(failed));
+        }
+        if settings.durability != Durability::Full {
+            return outcome;
+        }
+        let mut synced = Ok(());
+        for parent in &self.parents {
+            let sync = || -> io::Result<()> {
+                let fd = parent.open()?;
+                match sys::open_folder(fd.as_fd(), OsStr::new(".")) {
+                    Ok(folder) => sys::fsync(folder.as_fd()),
+                    // Who may not read it syncs the filesystem; that this works was asked when the member came.
+                    Err(_) => sys::syncfs(self.homes[parent.home as usize].fd()),
+                }
+            };
+            let failed = |error| {
+                Error::new("syncing the parent folder", &parent.path, error)
+                    .kind_is(ErrorKind::Durability)
+                    .after_publish()
+                    .hint("the new versions are published, but a power cut may bring old ones back")
+            };
+            synced = synced.and(sync().map_err(failed));
+        }
+        synced.and(outcome)
+    }
+
+    /// Gives the slots back, with what is in them.
+    fn give_back(&mut self, checkpoint: Checkpoint) -> Option<Error> {
+        let mut leftover = self.leftover.take();
+        for home in &mut self.homes {
+            if let Some(slot) = home.slot.take() {
+                let given_back = slot.give_back(home.destination.slots(), checkpoint);
+                leftover = leftover
+                    .or(given_back.err().map(|error| home.destination.failed("cleaning up", error).after_publish()));
+            }
+        }
+        leftover
+    }
+
+    /// Discards all members and reports what could not be removed; `Drop` does it silently.
+    pub fn rollback(self) -> Result<()> {
+        self.rollback_with(&mut tree::go_on)
+    }
+
+    pub(crate) fn rollback_with(mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.owned()?;
+        self.give_back(checkpoint).map_or(Ok(()), |leftover| Err(leftover.not_published()))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if self.owned().is_ok() {
+            // Drop cannot report: what resists stays as an orphan for the next writer.
+            drop(self.give_back(&mut tree::go_on));
+        }
+    }
+}
+
+fn index32(index: usize) -> u32 {
+    u32::try_from(index).expect("fewer than 4 thousand million folders and mounts")
+}

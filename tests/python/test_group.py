@@ -1,0 +1,481 @@
+"""`atomik.group`: many destinations, all or none, for the price of one sync a filesystem."""
+
+import asyncio
+import errno
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import atomik
+import pytest
+from filesystems import Filesystem
+from groups import add_all
+from inject import strace
+from tracing import calls_between_marks
+
+with_exchange = pytest.mark.parametrize(
+    "fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True
+)
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def old(fs: Filesystem) -> None:
+    """What the groups here replace: a file in one folder, a folder in another."""
+    (fs.path / "one").mkdir()
+    (fs.path / "two").mkdir()
+    (fs.path / "one/file").write_text("old")
+    (fs.path / "two/folder").mkdir()
+    (fs.path / "two/folder/old").write_text("old")
+
+
+def assert_old(top: Path) -> None:
+    assert listed(top / "one") == ["file"]
+    assert listed(top / "two") == ["folder"]
+    assert (top / "one/file").read_text() == "old"
+    assert listed(top / "two/folder") == ["old"]
+
+
+def assert_new(top: Path) -> None:
+    assert listed(top / "one") == ["bytes", "file", "tool.csv"]
+    assert listed(top / "two") == ["folder", "text"]
+    for name in ("one/file", "one/bytes", "one/tool.csv", "two/text", "two/folder/new"):
+        assert (top / name).read_text() == "new", name
+    assert listed(top / "two/folder") == ["new"]
+
+
+# ---------------------------------------------------------------- nothing, or all
+
+
+@with_exchange
+def test_an_exception_in_the_body_publishes_nothing_and_leaves_nothing(fs: Filesystem) -> None:
+    old(fs)
+    with pytest.raises(ZeroDivisionError), atomik.group() as group:
+        add_all(group, fs.path)
+        assert_old_but_for_slots(fs.path)
+        raise ZeroDivisionError
+    assert_old(fs.path)
+    assert not group.committed
+
+
+def assert_old_but_for_slots(top: Path) -> None:
+    assert {name for name in listed(top / "one") if not name.startswith(".atomik-")} == {"file"}
+    assert (top / "one/file").read_text() == "old"
+
+
+@with_exchange
+@pytest.mark.parametrize("durability", ["full", "ordered", "none"])
+def test_at_the_end_of_the_body_all_are_published(fs: Filesystem, durability: Any) -> None:
+    old(fs)
+    with atomik.group(durability=durability) as group:
+        add_all(group, fs.path)
+    assert_new(fs.path)
+    assert group.committed
+
+
+@with_exchange
+@pytest.mark.skipif(strace.why_not() is not None, reason=str(strace.why_not()))
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_publish_that_fails_takes_back_those_before_it(fs: Filesystem, number: int) -> None:
+    old(fs)
+    program = f"""
+import sys
+from pathlib import Path
+import atomik
+from groups import add_all
+group = atomik.group(durability="none").__enter__()
+add_all(group, Path({os.fspath(fs.path)!r}))
+try:
+    group.commit()
+except OSError as error:
+    print(error.errno, getattr(error, "committed", False), error.filename)
+    print(error)
+"""
+    # The publishes are the renames between a slot and a destination: those before are within slots.
+    armed = publishes(program, fs.path)[number - 1]
+    failed = traced(program, fs.path, inject=f"renameat2:error=EIO:when={armed}")
+    first, message = failed.splitlines()[:2]
+    assert first.startswith(f"{errno.EIO} False {fs.path}/"), failed
+    if number > 1:
+        assert f"the {number - 1} published before it were taken back" in message
+    assert_old(fs.path)
+
+
+def traced(program: str, folder: Path, inject: str | None = None) -> str:
+    output = folder / "trace"
+    options = ["-e", f"inject={inject}"] if inject else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ran = subprocess.run(
+        [
+            *("strace", "-f", "-qq", "-o", os.fspath(output), "-e", "trace=renameat2", *options),
+            *(sys.executable, "-B", "-c", program),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    lines = output.read_text()
+    output.unlink()
+    assert ran.returncode == 0, ran.stderr + lines
+    return ran.stdout if inject else lines
+
+
+def publishes(program: str, folder: Path) -> list[int]:
+    """The numbers, among the renameat2 calls, of those that publish; undoes what the program did."""
+    lines = [line for line in traced(program, folder).splitlines() if " renameat2(" in line]
+    numbers = [
+        number
+        for number, line in enumerate(lines, 1)
+        if re.search(r'"\d+", \d+, "(file|folder|bytes|text|tool.csv)"', line)
+    ]
+    assert len(numbers) == 5, lines
+    assert_new(folder)
+    for name in ("one/bytes", "one/tool.csv", "two/text", "two/folder/new"):
+        (folder / name).unlink()
+    (folder / "one/file").write_text("old")
+    (folder / "two/folder/old").write_text("old")
+    return numbers
+
+
+@with_exchange
+def test_what_appears_before_the_end_is_not_replaced_unasked(fs: Filesystem) -> None:
+    old(fs)
+    with pytest.raises(FileExistsError) as raised, atomik.group() as group:
+        add_all(group, fs.path)
+        (fs.path / "two/text").write_text("somebody's")
+    assert raised.value.filename == os.fspath(fs.path / "two/text")
+    (fs.path / "two/text").unlink()
+    assert_old(fs.path)
+
+
+@with_exchange
+def test_a_folder_that_is_moved_away_meanwhile_is_still_the_destination(fs: Filesystem) -> None:
+    old(fs)
+    with atomik.group() as group:
+        add_all(group, fs.path)
+        (fs.path / "two").rename(fs.path / "moved")
+    assert (fs.path / "moved/text").read_text() == "new"
+
+
+def test_a_folder_that_is_exchanged_for_another_is_noticed_when_many_are_in_use(
+    tmp_path: Path,
+) -> None:
+    many = [tmp_path / str(number) for number in range(100)]
+    for folder in many:
+        folder.mkdir()
+    with pytest.raises(OSError, match="moved or removed"), atomik.group(durability="none") as group:
+        for folder in many:
+            group.write_text(folder / "a", "new")
+        many[-1].rename(tmp_path / "away")
+        many[-1].mkdir()
+    assert [path for path in tmp_path.rglob("*") if path.name not in {f.name for f in many}] == [
+        tmp_path / "away"
+    ]
+
+
+# ---------------------------------------------------------------- refused
+
+
+def test_the_same_destination_twice_is_refused_and_the_first_stays(tmp_path: Path) -> None:
+    with atomik.group() as group:
+        group.write_text(tmp_path / "a", "first")
+        with pytest.raises(OSError, match="in this group already"):
+            group.write_text(tmp_path / "." / "a", "second")
+        group.write_text(tmp_path / "b", "third")
+    assert [(tmp_path / name).read_text() for name in listed(tmp_path)] == ["first", "third"]
+
+
+@pytest.mark.parametrize("mode", ["a", "r+", "ab", "rb+"])
+def test_modes_that_start_from_the_present_version_are_refused(tmp_path: Path, mode: Any) -> None:
+    (tmp_path / "a").write_text("old")
+    with atomik.group() as group, pytest.raises(ValueError, match="does not go with a group"):
+        group.file(tmp_path / "a", mode)
+
+
+def test_an_existing_destination_is_refused_before_the_body(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with atomik.group() as group:
+        with pytest.raises(FileExistsError), group.file(tmp_path / "a"):
+            pytest.fail("the body ran")
+    assert listed(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("fs", ["bindfs"], indirect=True)
+def test_without_exchange_new_files_are_published_and_replacing_is_refused_early(
+    fs: Filesystem,
+) -> None:
+    (fs.path / "old").write_text("old")
+    with atomik.group() as group:
+        group.write_text(fs.path / "new", "new")
+        with (
+            pytest.raises(atomik.UnsupportedFilesystemError),
+            group.file(fs.path / "old", overwrite=True),
+        ):
+            pytest.fail("the body ran")
+    assert (fs.path / "new").read_text() == "new"
+    assert (fs.path / "old").read_text() == "old"
+
+
+def test_a_member_that_is_still_open_keeps_all_from_being_published(tmp_path: Path) -> None:
+    group = atomik.group()
+    member = group.file(tmp_path / "b")
+    with pytest.raises(RuntimeError, match="still open"), group:
+        group.write_text(tmp_path / "a", "new")
+        member.__enter__()
+    del member
+    assert listed(tmp_path) == []
+
+
+def test_a_member_whose_body_fails_is_discarded_alone(tmp_path: Path) -> None:
+    with atomik.group() as group:
+        group.write_text(tmp_path / "a", "new")
+        with pytest.raises(ZeroDivisionError), group.folder(tmp_path / "b") as folder:
+            (folder / "half").touch()
+            raise ZeroDivisionError
+        with group.folder(tmp_path / "b") as folder:
+            (folder / "whole").touch()
+    assert listed(tmp_path) == ["a", "b"]
+    assert listed(tmp_path / "b") == ["whole"]
+
+
+def test_a_group_is_entered_once_and_ended_once(tmp_path: Path) -> None:
+    group = atomik.group()
+    with pytest.raises(RuntimeError, match="not open"):
+        group.write_text(tmp_path / "a", "new")
+    with group:
+        group.write_text(tmp_path / "a", "new")
+        group.commit()
+        assert (tmp_path / "a").read_text() == "new"
+        with pytest.raises(RuntimeError, match="not open"):
+            group.commit()
+    with pytest.raises(RuntimeError, match="entered once"), group:
+        pass
+
+
+# ---------------------------------------------------------------- what it is like
+
+
+@with_exchange
+def test_members_get_what_a_publish_by_itself_gives(fs: Filesystem) -> None:
+    shared = fs.folder("shared", 0o2775, group=1234)
+    with atomik.group() as group:
+        group.write_text(shared / "file", "new")
+        with group.folder(shared / "folder", permissions=0o550) as folder:
+            (folder / "in").touch()
+        group.write_text(fs.path / "exact", "new", permissions=0o604)
+    assert (shared / "file").stat().st_gid == 1234
+    assert stat.S_IMODE((fs.path / "exact").stat().st_mode) == 0o604
+    assert stat.S_IMODE((shared / "folder").stat().st_mode) & 0o777 == 0o550
+    assert (shared / "folder/in").stat().st_gid == 1234
+
+
+@with_exchange
+def test_what_is_replaced_hands_on_its_mode(fs: Filesystem) -> None:
+    old(fs)
+    (fs.path / "one/file").chmod(0o640)
+    (fs.path / "two/folder").chmod(0o500)
+    with atomik.group() as group:
+        add_all(group, fs.path)
+    assert stat.S_IMODE((fs.path / "one/file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((fs.path / "two/folder").stat().st_mode) == 0o500
+
+
+@with_exchange
+def test_a_snapshot_holds_a_version_that_a_group_replaces(fs: Filesystem) -> None:
+    old(fs)
+    with atomik.snapshot(fs.path / "two/folder") as snapshot:
+        with atomik.group() as group:
+            add_all(group, fs.path)
+        assert (snapshot / "old").read_text() == "old"
+    # The first destination's next writer, or a sweep, removes what was pinned.
+    atomik.sweep(fs.path, recursive=True)
+    assert_new(fs.path)
+
+
+def test_members_come_from_many_threads(tmp_path: Path) -> None:
+    def add(group: atomik.Group, first: int) -> None:
+        for number in range(first, first + 25):
+            with group.file(tmp_path / str(number)) as file:
+                file.write(str(number))
+
+    with atomik.group(durability="none") as group:
+        threads = [threading.Thread(target=add, args=(group, first)) for first in (0, 25, 50, 75)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        str(number): str(number) for number in range(100)
+    }
+
+
+def test_asyncio_waits_for_it_off_the_loop(tmp_path: Path) -> None:
+    async def save() -> None:
+        async with atomik.group() as group:
+            async with group.file(tmp_path / "a") as file:
+                file.write("new")
+
+    asyncio.run(save())
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_a_forked_child_neither_publishes_nor_removes(tmp_path: Path) -> None:
+    with atomik.group() as group:
+        group.write_text(tmp_path / "a", "new")
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                group.commit()
+            except RuntimeError:
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+    assert (tmp_path / "a").read_text() == "new"
+
+
+# ---------------------------------------------------------------- what it costs
+
+COUNTED: Final = """
+import os, sys
+import atomik
+from tracing import mark
+
+mark()
+with atomik.group(durability=sys.argv[1]) as group:
+    for number in range(100):
+        group.write_bytes(f"{'left' if number % 2 else 'right'}/{number}", b"content")
+mark()
+"""
+
+
+@pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs"], indirect=True)
+def test_each_folder_is_synced_once_and_nothing_else_after_the_publishes(fs: Filesystem) -> None:
+    for name in ("left", "right"):
+        (fs.path / name).mkdir()
+    [calls] = calls_between_marks(COUNTED, fs.path, "full")
+    last = max(
+        number
+        for number, call in enumerate(calls)
+        if call.name == "renameat2" and re.search(r'"\d+", \d+', call.text)
+    )
+    syncs = [call for call in calls[last:] if call.name in {"fsync", "syncfs", "fdatasync"}]
+    assert Counter(Path(call.first_path).name for call in syncs) == {"left": 1, "right": 1}
+    assert sum(call.name == "syncfs" for call in calls) <= 1
+
+
+def test_without_durability_nothing_is_synced(fs: Filesystem) -> None:
+    for name in ("left", "right"):
+        (fs.path / name).mkdir()
+    [calls] = calls_between_marks(COUNTED, fs.path, "none")
+    assert [call.text for call in calls if "sync" in call.name] == []
+
+
+MANY: Final = """
+import os, resource, sys
+import atomik
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+for folder in range(50):
+    os.mkdir(str(folder))
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with atomik.group(durability="none") as group:
+    for number in range(1_000):
+        group.write_bytes(f"{number % 50}/{number}", b"")
+    before = peak()
+    for number in range(1_000, 11_000):
+        group.write_bytes(f"{number % 50}/{number}", b"")
+print(peak() - before)
+"""
+
+
+def test_descriptors_and_memory_stay_bounded(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    ran = subprocess.run(
+        [sys.executable, "-B", "-c", MANY],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    # KiB, for 10,000 members.
+    assert int(ran.stdout) < 4096
+    assert len(list(tmp_path.glob("*/*"))) == 11_000
+
+
+# ---------------------------------------------------------------- killed
+
+
+@with_exchange
+@pytest.mark.skipif(strace.why_not() is not None, reason=str(strace.why_not()))
+@pytest.mark.parametrize("call", ["renameat2", "linkat", "unlinkat", "flock", "mkdirat"])
+def test_whoever_is_killed_leaves_each_destination_complete_and_the_next_one_clean(
+    fs: Filesystem, call: str
+) -> None:
+    old(fs)
+    program = f"""
+from pathlib import Path
+import atomik
+from groups import add_all
+with atomik.group(durability="none") as group:
+    add_all(group, Path({os.fspath(fs.path)!r}))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    for when in range(1, 200):
+        ran = subprocess.run(
+            [
+                *("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={call}"),
+                *("-e", f"inject={call}:signal=SIGKILL:when={when}"),
+                *(sys.executable, "-B", "-c", program),
+            ],
+            env=environment,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        killed = ran.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+        assert killed or ran.returncode == 0, ran.stderr
+        for name in ("one/file", "one/bytes", "one/tool.csv", "two/text"):
+            path = fs.path / name
+            if path.exists():
+                assert path.read_text() in {"new", "old"}
+        assert listed(fs.path / "two/folder") in (["new"], ["old"])
+        # Everything again, by somebody who is not killed.
+        for name in ("one/bytes", "one/tool.csv", "two/text"):
+            (fs.path / name).unlink(missing_ok=True)
+        with atomik.group(durability="none") as group:
+            add_all(group, fs.path)
+        assert_new(fs.path)
+        if not killed:
+            return
+        for name in ("one/bytes", "one/tool.csv", "two/text"):
+            (fs.path / name).unlink()
+    pytest.fail("it never came to its end")
+
+
+def test_what_a_killed_writer_of_any_member_left_is_removed(fs: Filesystem) -> None:
+    # Two writers that were about to publish: a file, and a folder.
+    (fs.path / ".atomik-0.file").write_text("orphan")
+    (fs.path / ".atomik-0.folder").mkdir()
+    (fs.path / ".atomik-0.folder/folder").mkdir()
+    with atomik.group() as group:
+        group.write_text(fs.path / "first", "new")
+        group.write_text(fs.path / "file", "new")
+        with group.folder(fs.path / "folder", overwrite=True):
+            pass
+    assert listed(fs.path) == ["file", "first", "folder"]
