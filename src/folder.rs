@@ -355,7 +355,7 @@ impl Staged {
             let reader = sys::open_folder(self.slot(), OsStr::new("."))?;
             let (mut entries, mut buffer) = (Vec::new(), vec![0; 4096]);
             while sys::read_folder(reader.as_fd(), &mut buffer, &mut entries)? {}
-            Ok(entries.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect())
+            Ok(entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect())
         };
         let found = match names() {
             Ok(names) if !names.is_empty() => format!("; found instead: {}", names.join(", ")),

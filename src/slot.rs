@@ -175,6 +175,7 @@ impl Slot {
             return Ok(());
         }
         let turn = beside.turn()?;
+        let mut failed = Ok(());
         let above = sweep(beside, number + 1, 4, Orphans::Remove, checkpoint);
         if matches!(above, Ok(Above::Alive)) {
             // Unlocked within one's turn: the next one sees a stone, not somebody alive.
@@ -183,14 +184,17 @@ impl Slot {
             self.remove(beside, checkpoint)?;
             drop(self);
             for below in (0..number).rev() {
-                // Who is alive there goes on when it ends.
-                if look(beside, &beside.name(below), Orphans::Remove, checkpoint)?.is_in_use() {
-                    break;
+                match look(beside, &beside.name(below), Orphans::Remove, checkpoint)? {
+                    // It may be the stone that a member of our own group has left.
+                    Found::Failed(error) => failed = Err(error),
+                    // Who is alive there goes on when it ends.
+                    found if found.is_in_use() => break,
+                    _ => {}
                 }
             }
         }
         let released = turn.release();
-        above?;
+        above.and(failed)?;
         if released { Ok(()) } else { remove_orphan_lock(beside.dir, &beside.lock(), beside.user) }
     }
 
@@ -263,7 +267,7 @@ pub(crate) fn link(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
                 patience = patience.saturating_sub(PASSING);
                 std::thread::sleep(PASSING);
             }
-            Found::Passing | Found::Alive | Found::Kept => number += 1,
+            Found::Passing | Found::Alive | Found::Kept | Found::Failed(_) => number += 1,
             Found::Missing | Found::Orphan => gone += 1,
         }
     }

@@ -302,8 +302,13 @@ fn flock(fd: BorrowedFd, how: i32) -> io::Result<Lock> {
 
 // ---------------------------------------------------------------- reading folders
 
-/// One entry of a folder: its name and its `DT_` type (`DT_UNKNOWN` on some filesystems).
-pub(crate) type Entry = (OsString, u8);
+/// One entry of a folder.
+pub(crate) struct Entry {
+    pub(crate) name: OsString,
+    /// Its `DT_` type; `DT_UNKNOWN` on some filesystems.
+    pub(crate) kind: u8,
+    pub(crate) inode: u64,
+}
 
 /// Reads the next batch of entries (`getdents64(2)`), without `.` and `..`; `false` at the end.
 pub(crate) fn read_folder(fd: BorrowedFd, buffer: &mut [u8], entries: &mut Vec<Entry>) -> io::Result<bool> {
@@ -318,11 +323,22 @@ pub(crate) fn read_folder(fd: BorrowedFd, buffer: &mut [u8], entries: &mut Vec<E
         let record = usize::from(u16::from_ne_bytes([rest[16], rest[17]])).clamp(20, rest.len());
         let name = rest[19..record].split(|byte| *byte == 0).next().unwrap_or_default();
         if name != b"." && name != b".." {
-            entries.push((OsString::from_vec(name.to_vec()), rest[18]));
+            let inode = u64::from_ne_bytes(rest[..8].try_into().unwrap_or_default());
+            entries.push(Entry { name: OsString::from_vec(name.to_vec()), kind: rest[18], inode });
         }
         rest = &rest[record..];
     }
     Ok(length > 0)
+}
+
+/// How far a folder was read: holds for the folder opened again, whatever was removed meanwhile.
+pub(crate) fn position(folder: BorrowedFd) -> io::Result<i64> {
+    once("lseek", || unistd::lseek(folder, 0, unistd::Whence::SeekCur))
+}
+
+/// Reads on from a [`position`].
+pub(crate) fn set_position(folder: BorrowedFd, position: i64) -> io::Result<()> {
+    once("lseek", || unistd::lseek(folder, position, unistd::Whence::SeekSet)).map(drop)
 }
 
 // ---------------------------------------------------------------- processes

@@ -4,12 +4,12 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
-use crate::sys::{self, Stat, errno};
+use crate::sys::{self, Stat};
+
+mod removal;
+
+pub(crate) use removal::{remove_below, remove_named};
 
 /// Called now and then in long work; an error stops it.
 pub(crate) type Checkpoint<'a> = &'a mut dyn FnMut() -> io::Result<()>;
@@ -95,7 +95,7 @@ fn read(
     let mut subfolders = Vec::new();
     let mut entries = Vec::new();
     while sys::read_folder(fd.as_fd(), buffer, &mut entries)? {
-        for (name, mut kind) in entries.drain(..) {
+        for sys::Entry { name, mut kind, .. } in entries.drain(..) {
             if kind == libc::DT_UNKNOWN {
                 kind = match sys::stat(fd.as_fd(), &name)? {
                     Some(stat) => u8::try_from(stat.kind() >> 12).unwrap_or(libc::DT_UNKNOWN),
@@ -111,184 +111,6 @@ fn read(
         checkpoint()?;
     }
     Ok(Frame { name, fd: Some(fd), stat: None, subfolders })
-}
-
-/// Removes a whole tree; what cannot be removed stays, and the first reason is remembered.
-struct Removal {
-    failure: Option<io::Error>,
-}
-
-impl Removal {
-    /// Runs a removal in `dir`, makes a read-only `dir` of ours writable if that is what it takes.
-    fn attempt(&mut self, dir: BorrowedFd, remove: impl Fn() -> io::Result<()>) {
-        let mut result = remove();
-        if matches!(&result, Err(error) if errno(error) == libc::EACCES) && sys::chmod(dir, 0o700).is_ok() {
-            result = remove();
-        }
-        self.note(result);
-    }
-
-    fn note(&mut self, result: io::Result<()>) {
-        match result {
-            Err(error) if errno(&error) != libc::ENOENT => drop(self.failure.get_or_insert(error)),
-            _ => {}
-        }
-    }
-}
-
-impl Visitor for Removal {
-    fn file(&mut self, dir: BorrowedFd, name: &OsStr, _kind: u8) -> io::Result<()> {
-        self.attempt(dir, || sys::unlink(dir, name));
-        Ok(())
-    }
-
-    fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
-        let mut opened = sys::open_folder_same_mount(dir, name);
-        // Not searchable itself, or in a folder that is not: their owner can change both.
-        let refused = |opened: &io::Result<OwnedFd>| matches!(opened, Err(error) if errno(error) == libc::EACCES);
-        if refused(&opened) && sys::chmod_unopened(dir, name, 0o700).is_err() {
-            // If this fails, opening says so again.
-            drop(sys::chmod(dir, 0o700).and_then(|()| sys::chmod_unopened(dir, name, 0o700)));
-        }
-        if refused(&opened) {
-            opened = sys::open_folder_same_mount(dir, name);
-        }
-        match opened {
-            Ok(fd) => Ok(Some(fd)),
-            Err(error) => {
-                self.note(Err(error));
-                Ok(None)
-            }
-        }
-    }
-
-    fn leave(&mut self, _folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()> {
-        // A folder that keeps something says ENOTEMPTY: the reason was noted before.
-        self.attempt(dir, || sys::rmdir(dir, name));
-        Ok(())
-    }
-}
-
-/// Removes everything in the folder `root`, but not the folder itself. An error is the first thing
-/// that could not be removed; everything else has gone.
-///
-/// Subfolders of a large tree are shared out among threads: unlinking in one folder takes a lock of
-/// that folder in the kernel, in several it does not.
-pub(crate) fn remove_below(root: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
-    let removal = Removal { failure: None };
-    // A descriptor of its own: the position in a folder belongs to the open file.
-    let root = sys::open_folder(root, OsStr::new("."))?;
-    let mut counted = Counted { inner: removal, entries: 0 };
-    let mut top = read(OsString::new(), root, &mut vec![0_u8; 32 * 1024], &mut counted, checkpoint)?;
-    while let Some(name) = top.subfolders.pop() {
-        remove_subfolder(top.fd(), &name, &mut counted, checkpoint)?;
-        if counted.entries >= LARGE && top.subfolders.len() > 1 {
-            let subfolders = std::mem::take(&mut top.subfolders);
-            remove_together(top.fd(), subfolders, &mut counted, checkpoint)?;
-        }
-    }
-    counted.inner.failure.map_or(Ok(()), Err)
-}
-
-/// Removes what has this name, if anything has.
-pub(crate) fn remove_named(dir: BorrowedFd, name: &OsStr) -> io::Result<()> {
-    let mut removal = Removal { failure: None };
-    match sys::stat(dir, name)? {
-        None => return Ok(()),
-        Some(stat) if stat.is_folder() => remove_subfolder(dir, name, &mut removal, &mut go_on)?,
-        Some(_) => removal.file(dir, name, libc::DT_UNKNOWN)?,
-    }
-    removal.failure.map_or(Ok(()), Err)
-}
-
-/// After so many entries a tree is worth threads; and how many of them, at most.
-const LARGE: u64 = 500;
-const MOST: usize = 8;
-/// How often Ctrl-C is looked for while other threads finish.
-const HEARING: Duration = Duration::from_millis(50);
-
-/// Counts what a removal comes by.
-struct Counted {
-    inner: Removal,
-    entries: u64,
-}
-
-impl Visitor for Counted {
-    fn file(&mut self, dir: BorrowedFd, name: &OsStr, kind: u8) -> io::Result<()> {
-        self.entries += 1;
-        self.inner.file(dir, name, kind)
-    }
-    fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
-        self.entries += 1;
-        self.inner.enter(dir, name)
-    }
-    fn leave(&mut self, folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()> {
-        self.inner.leave(folder, dir, name)
-    }
-}
-
-fn remove_subfolder(
-    dir: BorrowedFd,
-    name: &OsStr,
-    visitor: &mut dyn Visitor,
-    checkpoint: Checkpoint,
-) -> io::Result<()> {
-    let Some(fd) = visitor.enter(dir, name)? else { return Ok(()) };
-    let again = fd.try_clone()?;
-    walk(fd, visitor, checkpoint)?;
-    visitor.leave(again.as_fd(), dir, name)
-}
-
-/// Removes subfolders of one folder from several threads, of which this one only listens for Ctrl-C.
-fn remove_together(
-    dir: BorrowedFd,
-    subfolders: Vec<OsString>,
-    removal: &mut Counted,
-    checkpoint: Checkpoint,
-) -> io::Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(MOST);
-    let queue = Mutex::new(subfolders);
-    let stop = AtomicBool::new(false);
-    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
-    let work = || {
-        let mut removal = Removal { failure: None };
-        let mut go_on = || if stop.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) };
-        while let Some(name) = next() {
-            let removed = remove_subfolder(dir, &name, &mut removal, &mut go_on);
-            removal.note(removed);
-        }
-        removal.failure
-    };
-    let (ended, ends) = channel();
-    let mut heard = Ok(());
-    std::thread::scope(|scope| {
-        let spawn = |_: &usize| {
-            let (ended, work) = (ended.clone(), &work);
-            let report = move || ended.send(work()).unwrap_or_default();
-            std::thread::Builder::new().spawn_scoped(scope, report).is_ok()
-        };
-        let threads = (0..cores).filter(spawn).count();
-        if threads == 0 {
-            let failure = work();
-            removal.inner.note(failure.map_or(Ok(()), Err));
-        }
-        for _ in 0..threads {
-            loop {
-                match ends.recv_timeout(HEARING) {
-                    Ok(failure) => {
-                        removal.inner.note(failure.map_or(Ok(()), Err));
-                        break;
-                    }
-                    Err(_) if heard.is_ok() => {
-                        heard = checkpoint();
-                        stop.store(heard.is_err(), Ordering::Relaxed);
-                    }
-                    Err(_) => {}
-                }
-            }
-        }
-    });
-    heard
 }
 
 /// Adds up what a tree takes on the disk.

@@ -110,7 +110,8 @@ impl Drop for Membership {
 /// "a" and "r+". What their bodies have written waits, invisible, for the end of the group's body.
 ///
 /// Attributes:
-///     committed: True once all members have been published.
+///     committed: True once the members have been published; after an error that says so too, all of them, or
+///         those that its message names.
 ///
 /// Example:
 ///     >>> with atomik.group() as g:
@@ -142,7 +143,8 @@ impl Group {
         let (outcome, raised) = detached(py, |checkpoint| {
             let group = self.shared.take(false)?;
             let outcome = group.commit_with(checkpoint);
-            *self.shared.lock() = Stage::Ended { committed: outcome.is_ok() };
+            let committed = outcome.as_ref().map_or_else(crate::Error::committed, |_| true);
+            *self.shared.lock() = Stage::Ended { committed };
             Some(outcome)
         });
         raised?;

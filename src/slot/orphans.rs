@@ -14,6 +14,9 @@ use crate::tree::{self, Checkpoint};
 
 /// Removes the name that a writer left which was killed while it held the lock.
 pub(crate) fn remove_orphan_lock(dir: BorrowedFd, lock: &OsStr, user: &User) -> io::Result<()> {
+    if sys::stat(dir, lock)?.is_none() {
+        return Ok(());
+    }
     let fd = match sys::open_any(dir, lock) {
         Err(error) if errno(&error) == libc::ENOENT || is_no_slot(&error) => return Ok(()),
         other => other?,
@@ -26,6 +29,9 @@ pub(crate) fn remove_orphan_lock(dir: BorrowedFd, lock: &OsStr, user: &User) -> 
     Ok(())
 }
 
+/// What removing says of an orphan that somebody has put something in: immutable, mounted, just written.
+const RESISTANCE: [i32; 6] = [libc::EPERM, libc::EACCES, libc::EBUSY, libc::EXDEV, libc::ENOTEMPTY, libc::EEXIST];
+
 /// What opening says of a symlink, a socket, a lease, a file of somebody else's: nothing that we have made.
 pub(super) fn is_no_slot(error: &io::Error) -> bool {
     let strange = [libc::ELOOP, libc::ENXIO, libc::ENODEV, libc::EACCES, libc::EPERM, libc::EAGAIN, libc::ETXTBSY];
@@ -37,7 +43,6 @@ pub(super) fn is_named(dir: BorrowedFd, name: &OsStr, stat: &Stat) -> io::Result
 }
 
 /// What was found under the name of a slot.
-#[derive(PartialEq, Eq)]
 pub(super) enum Found {
     /// Nothing.
     Missing,
@@ -47,8 +52,10 @@ pub(super) enum Found {
     Alive,
     /// A file that is on its way to the destination: gone in a moment.
     Passing,
-    /// Pinned, another user's, resisting, or no slot at all: it is left.
+    /// Pinned, another user's, holding something that resists, or no slot at all: it is left.
     Kept,
+    /// Kept by a failing disk or a read-only filesystem, or without locks to tell whether it is an orphan.
+    Failed(io::Error),
 }
 
 impl Found {
@@ -59,7 +66,7 @@ impl Found {
 
     /// Is there something that stays?
     pub(super) fn is_taken(&self) -> bool {
-        self.is_in_use() || *self == Found::Kept
+        self.is_in_use() || matches!(self, Found::Kept | Found::Failed(_))
     }
 }
 
@@ -127,7 +134,7 @@ pub(crate) fn inspect(
         if random || name.as_bytes().starts_with(b".atomik-lock.") {
             remove_lockless(beside, name, checkpoint)
         } else {
-            look(beside, name, orphans, checkpoint)? == Found::Orphan
+            matches!(look(beside, name, orphans, checkpoint)?, Found::Orphan)
         }
     };
     Ok(Inspected::Orphan { bytes, files, changed: stat.modified(), removed })
@@ -148,7 +155,7 @@ fn remove_lockless(beside: Beside, name: &OsStr, checkpoint: Checkpoint) -> bool
 
 /// Does a reader hold a version in this slot?
 fn is_pinned(slot: BorrowedFd) -> io::Result<bool> {
-    for (name, _) in list(slot)? {
+    for sys::Entry { name, .. } in list(slot)? {
         if let Ok(version) = sys::open_folder(slot, &name) {
             if sys::lock(version.as_fd(), false)? == Lock::Taken {
                 return Ok(true);
@@ -217,7 +224,7 @@ pub(super) fn sweep(
             }
             Found::Orphan => found.push(number),
             Found::Alive | Found::Passing => alive = Some(number),
-            Found::Kept => {}
+            Found::Kept | Found::Failed(_) => {}
         }
         above = Above::Orphans;
         missing = 0;
@@ -260,6 +267,10 @@ pub(super) fn is_ours(beside: Beside, open: &Stat) -> io::Result<bool> {
 /// folder or a file whose lock is free. There is no other test.
 pub(super) fn look(beside: Beside, name: &OsStr, orphans: Orphans, checkpoint: Checkpoint) -> io::Result<Found> {
     let dir = beside.dir;
+    // Nearly always nothing is there, and looking a name up costs half of failing to open it.
+    if sys::stat(dir, name)?.is_none() {
+        return Ok(Found::Missing);
+    }
     let fd = match sys::open_any(dir, name) {
         Err(error) if errno(&error) == libc::ENOENT => return Ok(Found::Missing),
         Err(error) if is_no_slot(&error) => return Ok(Found::Kept),
@@ -273,7 +284,7 @@ pub(super) fn look(beside: Beside, name: &OsStr, orphans: Orphans, checkpoint: C
     match sys::lock(fd.as_fd(), false)? {
         Lock::Taken if stat.is_folder() => return Ok(Found::Alive),
         Lock::Taken => return Ok(Found::Passing),
-        Lock::Unsupported => return Ok(Found::Kept),
+        Lock::Unsupported => return Ok(Found::Failed(io::Error::from_raw_os_error(libc::ENOLCK))),
         Lock::Held if is_named(dir, name, &stat)? => {}
         Lock::Held => return Ok(if sys::stat(dir, name)?.is_none() { Found::Missing } else { Found::Kept }),
     }
@@ -291,8 +302,9 @@ pub(super) fn look(beside: Beside, name: &OsStr, orphans: Orphans, checkpoint: C
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
         // It is this process that cannot: the next slot would only be one more to remove.
         Err(error) if matches!(errno(&error), libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Err(error),
-        // Something in it resists (immutable, a mount): it stays, and nobody's commit fails for it.
-        Err(_) => Ok(Found::Kept),
+        // Either way it stays, and nobody's commit fails for it.
+        Err(error) if RESISTANCE.contains(&errno(&error)) => Ok(Found::Kept),
+        Err(error) => Ok(Found::Failed(error)),
     }
 }
 
@@ -314,12 +326,16 @@ pub(super) fn list(slot: BorrowedFd) -> io::Result<Vec<sys::Entry>> {
 /// Removes everything in a locked slot, but for what is to be a backup; `false` if a version in it is pinned.
 pub(super) fn clear(beside: Beside, slot: BorrowedFd, checkpoint: Checkpoint) -> io::Result<bool> {
     let mut entries = list(slot)?;
-    if entries.iter().any(|(name, _)| *name == backup::MARK) {
-        let names: Vec<_> = entries.iter().map(|(name, _)| name.as_os_str()).collect();
+    if entries.iter().any(|entry| entry.name == backup::MARK) {
+        let names: Vec<_> = entries.iter().map(|entry| entry.name.as_os_str()).collect();
         backup::complete(slot, beside.dir, &names)?;
         entries = list(slot)?;
     }
-    for (name, _) in &entries {
+    for sys::Entry { name, kind, .. } in &entries {
+        if !matches!(*kind, libc::DT_DIR | libc::DT_UNKNOWN) {
+            sys::unlink(slot, name)?;
+            continue;
+        }
         match sys::open_folder_same_mount(slot, name) {
             Ok(version) if sys::lock(version.as_fd(), false)? == Lock::Taken => return Ok(false),
             // The lock is kept until the version has gone: no reader pins what is being removed.

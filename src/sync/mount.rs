@@ -11,8 +11,8 @@ use crate::options::Durability;
 use crate::sys;
 
 const EXT4: u64 = 0xef53;
-const XFS: u64 = 0x5846_5342;
-const BTRFS: u64 = 0x9123_683e;
+pub(crate) const XFS: u64 = 0x5846_5342;
+pub(crate) const BTRFS: u64 = 0x9123_683e;
 const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
 const F2FS: u64 = 0xf2f5_2010;
