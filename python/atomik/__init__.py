@@ -46,7 +46,11 @@ from atomik.errors import (
     InvalidCrossDeviceError,
     UnsupportedFilesystemError,
 )
-from atomik.flags import AT_FDCWD, Mode, RenameFlags
+
+TYPE_CHECKING = False  # typing itself would be imported for it
+if TYPE_CHECKING:
+    from atomik.flags import AT_FDCWD, Mode, RenameFlags
+del TYPE_CHECKING
 
 swap = exchange
 
@@ -84,3 +88,17 @@ __all__ = [
     "write_bytes",
     "write_text",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Imports `atomik.flags` when a name of it is used: enum takes longer than all the rest."""
+    if name not in ("AT_FDCWD", "Mode", "RenameFlags", "flags"):
+        raise AttributeError(f"module 'atomik' has no attribute {name!r}")
+    from atomik.flags import AT_FDCWD, Mode, RenameFlags  # noqa: PLC0415 - not before it is wanted
+
+    globals().update(AT_FDCWD=AT_FDCWD, Mode=Mode, RenameFlags=RenameFlags)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "flags"})

@@ -248,7 +248,8 @@ class Group:
     "a" and "r+". What their bodies have written waits, invisible, for the end of the group's body.
 
     Attributes:
-        committed: True once all members have been published.
+        committed: True once the members have been published; after an error that says so too, all of them, or
+            those that its message names.
 
     Example:
         >>> with atomik.group() as g:
