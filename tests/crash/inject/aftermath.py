@@ -1,9 +1,12 @@
-"""The next writer to a destination: it publishes, and removes whatever was left there."""
+"""The next writer to a destination: it publishes, and removes whatever was left there.
+
+Of a group there is one for each destination, in the group's order.
+"""
 
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +15,7 @@ import atomik.errors
 import kernel
 
 from inject.bench import Bench, Outcome
-from inject.worlds import BACKUP, DESTINATION, ELSEWHERE, State, look
+from inject.worlds import BACKUP, ELSEWHERE, State, look
 
 _NEXT: Final = b"next"
 _MARK: Final = ".atomik-backup"
@@ -54,15 +57,22 @@ _FOLDERS: Final[tuple[Writer, ...]] = (_folder, _path_to_folder)
 
 def unmended(bench: Bench, outcome: Outcome) -> Iterator[str]:
     """Lets each possible next writer work on a copy of what is there; says what each has left."""
-    for writer in _FOLDERS if bench.makes_a_folder else _FILES:
+    destinations = bench.operation.destinations
+    choices = [_FOLDERS if bench.makes_a_folder[name] else _FILES for name in destinations]
+    # By turns, so that each kind comes once.
+    for turn in range(max(map(len, choices))):
+        writers = {
+            name: kinds[turn % len(kinds)]
+            for name, kinds in zip(destinations, choices, strict=True)
+        }
         # A writer of something new asks the kernel for less than one that replaces, and sees less.
         for overwrite in (True, False):
-            if overwrite or not (outcome.world / DESTINATION).exists():
+            if overwrite or not all((outcome.world / name).exists() for name in destinations):
                 world = outcome.world.with_name("copy")
                 _copy(outcome.world, world)
                 try:
                     with bench.operation.neighbour(world):
-                        yield from _left_by(writer, bench, outcome, world, overwrite=overwrite)
+                        yield from _left_by(writers, bench, outcome, world, overwrite=overwrite)
                 finally:
                     shutil.rmtree(world)
 
@@ -82,28 +92,31 @@ def _copy(world: Path, to: Path) -> None:
 
 
 def _left_by(
-    writer: Writer, bench: Bench, outcome: Outcome, world: Path, *, overwrite: bool
+    writers: Mapping[str, Writer], bench: Bench, outcome: Outcome, world: Path, *, overwrite: bool
 ) -> Iterator[str]:
-    # Without syncs: the writer that has least to do.
-    options: dict[str, Any] = {"overwrite": overwrite, "durability": "none"}
-    if (world / ELSEWHERE).exists():
-        options["tmp_dir"] = world / ELSEWHERE
-    name = f"the next writer, {writer.__name__.strip('_')}, {'replacing' if overwrite else 'new'}"
-    published = True
-    try:
-        writer(world / DESTINATION, **options)
-    except (OSError, Warning) as error:
-        published = False
-        # Where folders cannot be exchanged, the next writer may be refused; it cleans up even so.
-        refused = type(error) is atomik.errors.UnsupportedFilesystemError
-        if not refused or bench.fs.flags & kernel.EXCHANGE:
-            yield f"{name}, fails: {error!r}"
+    kinds = " and ".join(writer.__name__.strip("_") for writer in writers.values())
+    name = f"the next writer, {kinds}, {'replacing' if overwrite else 'new'}"
+    published: list[str] = []
+    for destination, writer in writers.items():
+        # Without syncs: the writer that has least to do.
+        options: dict[str, Any] = {"durability": "none"}
+        options["overwrite"] = overwrite or (world / destination).exists()
+        if (world / ELSEWHERE).exists():
+            options["tmp_dir"] = world / ELSEWHERE
+        try:
+            writer(world / destination, **options)
+            published.append(destination)
+        except (OSError, Warning) as error:
+            # Where folders cannot be exchanged, the next writer may be refused; it cleans up even so.
+            refused = type(error) is atomik.errors.UnsupportedFilesystemError
+            if not refused or bench.fs.flags & kernel.EXCHANGE:
+                yield f"{name}, fails: {error!r}"
     if (left := look(world, slots=True)) != bench.living:
         yield f"{name}, leaves {sorted(left)}"
     kept = bench.old if outcome.state() == bench.old else bench.new
     if _backup(look(world)) != _backup(kept):
         yield f"{name}, does not finish the backup: {look(world)}"
-    if published and _content(look(world)) != [_NEXT]:
+    if any(_content(look(world), destination) != [_NEXT] for destination in published):
         yield f"{name}, does not publish: {look(world)}"
 
 
@@ -111,9 +124,9 @@ def _backup(state: State) -> State:
     return {name: entry for name, entry in state.items() if name.split("/")[0] == BACKUP}
 
 
-def _content(state: State) -> list[bytes]:
+def _content(state: State, destination: str) -> list[bytes]:
     return [
         content
         for name, (mode, content, _) in state.items()
-        if name.startswith(DESTINATION) and stat.S_ISREG(mode)
+        if Path(name).is_relative_to(destination) and stat.S_ISREG(mode)
     ]

@@ -17,7 +17,7 @@ from inject.forks import Forks
 from inject.operations import Operation
 from inject.server import BEGIN, END
 from inject.strace import Call, Injection
-from inject.worlds import DESTINATION, Build, State, look
+from inject.worlds import Build, State, look
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class Bench:
         self.old = self.state(self.operation.old)
         self.new = self.state(self.operation.new)
         self.refused = self.operation is not operation
-        self.makes_a_folder = stat.S_ISDIR(self.state(operation.new)[DESTINATION][0])
+        made = self.state(operation.new)
+        self.makes_a_folder = {name: stat.S_ISDIR(made[name][0]) for name in operation.destinations}
         self.slots = self.state(operation.old, slots=True)
         self.living = self.slots if operation.has_neighbour else {}
         self.halfway = operation.halfway and self.state(operation.halfway)

@@ -4,6 +4,7 @@ A judgement is a list of broken promises, in words whose beginnings `careless` k
 """
 
 import signal
+from pathlib import Path
 from typing import Any
 
 from inject.aftermath import unmended
@@ -34,13 +35,40 @@ def after_kill(bench: Bench, outcome: Outcome) -> list[str]:
     if outcome.status != -signal.SIGKILL:
         found.append(f"it was not killed but ended with status {outcome.status}")
     state = outcome.state()
-    if state not in (bench.old, bench.new, bench.halfway):
+    if state not in (bench.old, bench.new, bench.halfway) and not _is_part_of_a_group(bench, state):
         found.append(f"neither old nor new: {state}")
     left = outcome.leftovers()
     found += _harmed(bench, left)
     if left != bench.living:
         found += [f"of {sorted(left)}: {what}" for what in unmended(bench, outcome)]
     return found
+
+
+def _is_part_of_a_group(bench: Bench, state: State) -> bool:
+    """Is each destination, by itself, old or new, and everything else as it was?
+
+    Only a kill leaves that: a group in which something fails takes back what it has published.
+    """
+    *parts, rest = _parts(bench, state)
+    *old, _ = _parts(bench, bench.old)
+    *new, _ = _parts(bench, bench.new)
+    known = zip(parts, old, new, strict=True)
+    grouped = len(bench.operation.destinations) > 1
+    return (
+        grouped and rest == _parts(bench, bench.old)[-1] and all(is_ in two for is_, *two in known)
+    )
+
+
+def _parts(bench: Bench, state: State) -> list[State]:
+    """Divides a state: a part for each destination, and what is at none."""
+    destinations = [Path(name) for name in bench.operation.destinations]
+    parts: list[State] = [{} for _ in (*destinations, None)]
+    for name, entry in state.items():
+        at = (
+            number for number, place in enumerate(destinations) if Path(name).is_relative_to(place)
+        )
+        parts[next(at, -1)][name] = entry
+    return parts
 
 
 def _version(bench: Bench, report: dict[str, Any], state: State) -> list[str]:

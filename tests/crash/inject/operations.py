@@ -1,7 +1,7 @@
 """The public operations as plain data: what is there before, the call, and what it should make."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from inject.worlds import (
     BACKUP,
     DESTINATION,
     ELSEWHERE,
+    GROUPED,
     OTHER,
     SLOT,
     Build,
@@ -21,6 +22,8 @@ from inject.worlds import (
     file,
     fill,
     folder,
+    grouped,
+    grouped_files,
     nothing,
     two_files,
     two_folders,
@@ -32,7 +35,7 @@ from inject.worlds import (
     with_waiting,
 )
 
-AnyGuard: TypeAlias = "atomik.File[Any] | atomik.Folder | atomik.Entry"
+AnyGuard: TypeAlias = "atomik.File[Any] | atomik.Folder | atomik.Entry | atomik.Group"
 Keep: TypeAlias = Callable[[AnyGuard], AnyGuard]
 
 
@@ -46,6 +49,8 @@ class Operation:
     before a run until after it. `elsewhere`: is it asked for other calls on another filesystem than
     ext4, so that it is worth its time there?
 
+    `destinations` are more than one if it is a group: a kill may leave some of them old and some new.
+
     Durability is "full" everywhere, the default: it asks the kernel for most.
     """
 
@@ -58,6 +63,7 @@ class Operation:
     by_hand: bool = False
     elsewhere: bool = True
     halfway: Build | None = None
+    destinations: Sequence[str] = (DESTINATION,)
     neighbour: Callable[[Path], AbstractContextManager[object]] = nullcontext
 
     @property
@@ -148,6 +154,38 @@ def _exchange(world: Path, _: Keep) -> None:
     atomik.exchange(world / DESTINATION, world / OTHER)
 
 
+def _group(world: Path, keep: Keep, *, overwrite: bool = False) -> None:
+    one, two, tree = (world / name for name in GROUPED)
+    group = atomik.group()
+    keep(group)
+    with group:
+        group.write_bytes(one, b"new", overwrite=overwrite)
+        with group.file(two, "wb", overwrite=overwrite) as file:
+            file.write(b"new")
+        with group.folder(tree, overwrite=overwrite) as staging:
+            fill(staging, b"new")
+
+
+def _group_of_files(world: Path, keep: Keep) -> None:
+    one, two, _ = (world / name for name in GROUPED)
+    group = atomik.group()
+    keep(group)
+    with group:
+        group.write_bytes(one, b"new")
+        group.write_bytes(two, b"new")
+
+
+def _group_rolled_back(world: Path, keep: Keep) -> None:
+    one, _, tree = (world / name for name in GROUPED)
+    group = atomik.group()
+    keep(group)
+    with group:
+        with group.folder(tree, overwrite=True) as staging:
+            fill(staging, b"half")
+        group.write_bytes(one, b"half", overwrite=True)
+        raise LookupError("in the body")
+
+
 def _with(run: Callable[..., None], **options: Any) -> Callable[[Path, Keep], None]:
     return lambda world, keep: run(world, keep, **options)
 
@@ -202,7 +240,6 @@ def _replacing_folder(name: str, run: Callable[..., None]) -> tuple[Operation, O
     )
 
 
-# What is still to come (`group`) is added here.
 ALL: Final = {
     operation.name: operation
     for operation in (
@@ -341,6 +378,42 @@ ALL: Final = {
             _REPLACED_FOLDER,
             needs=kernel.EXCHANGE,
             by_hand=True,
+            elsewhere=False,
+        ),
+        Operation(
+            "group, new",
+            grouped(None),
+            _with(_group),
+            grouped(b"new"),
+            needs=kernel.NOREPLACE,
+            destinations=GROUPED,
+            elsewhere=False,
+        ),
+        Operation(
+            "group, replacing",
+            grouped(b"old"),
+            _with(_group, overwrite=True),
+            grouped(b"new"),
+            needs=kernel.EXCHANGE,
+            destinations=GROUPED,
+            elsewhere=False,
+        ),
+        # All that a group can do where names cannot be exchanged.
+        Operation(
+            "group of files, new",
+            grouped(None),
+            _group_of_files,
+            grouped_files,
+            destinations=GROUPED[:2],
+        ),
+        Operation(
+            "group, rolled back",
+            grouped(b"old"),
+            _group_rolled_back,
+            grouped(b"old"),
+            "LookupError",
+            needs=kernel.EXCHANGE,
+            destinations=GROUPED,
             elsewhere=False,
         ),
         Operation("file, rolled back", _OLD_FILE, _file_rolled_back, _OLD_FILE, "LookupError"),

@@ -137,6 +137,32 @@ def two_folders(here: bytes, other: bytes) -> Build:
     return build
 
 
+GROUPED: Final = (DESTINATION, "beside/file", "beside/folder")
+"""The destinations of a group: files and, in another parent, a folder, too."""
+
+
+def grouped(version: bytes | None) -> Build:
+    """Has all destinations of a group, or with None only their parents."""
+
+    def build(world: Path) -> None:
+        (world / "beside").mkdir()
+        if version is not None:
+            one, two, tree = (world / name for name in GROUPED)
+            tree.mkdir()
+            fill(tree, version)
+            for path in (one, two):
+                _write(path, version, 0o644)
+
+    return build
+
+
+def grouped_files(world: Path) -> None:
+    """Has the files of a group, without its folder."""
+    grouped(None)(world)
+    for name in GROUPED[:2]:
+        _write(world / name, b"new", 0o644)
+
+
 def with_tmp_dir(build: Build) -> Build:
     def both(world: Path) -> None:
         build(world)

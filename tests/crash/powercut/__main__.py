@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from powercut import engine
-from powercut.configurations import CONFIGURATIONS
+from powercut.configurations import CONFIGURATIONS, UNSOUND
 from powercut.engine import Outcome, Task
 from powercut.peers import SKIPPED
 
@@ -27,13 +27,13 @@ _NUMBERS: Final = ("states", "of", "bad")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    patterns = options.filesystem.split(",")
     names = [
-        name
-        for name in CONFIGURATIONS
-        if any(fnmatchcase(name, pattern) for pattern in options.filesystem.split(","))
+        name for name in CONFIGURATIONS if any(fnmatchcase(name, pattern) for pattern in patterns)
     ]
+    names += [name for name in UNSOUND if name in patterns]
     for name in names:
-        if (reason := engine.missing(CONFIGURATIONS[name])) is not None:
+        if (reason := engine.missing((CONFIGURATIONS | UNSOUND)[name])) is not None:
             sys.exit(f"{name}: {reason}")
     tasks = [task for name in names for task in _tasks(name, options)]
     if not tasks:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -117,8 +118,9 @@ def _marking(markers: Path) -> Iterator[Returned]:
 
 
 def _template(place: Place, configuration: Configuration) -> Path:
-    """Makes an empty filesystem, once for each kind: mkfs takes longer than to copy what it wrote."""
-    made = place.root / f"{configuration.kind}.template"
+    """Makes an empty filesystem, once for each way to make one: mkfs takes longer than to copy what it wrote."""
+    how = zlib.crc32(repr((configuration.mkfs, configuration.size)).encode())
+    made = place.root / f"{how:08x}.template"
     if not made.exists():
         raw = place.root / "raw"
         with raw.open("wb") as file:

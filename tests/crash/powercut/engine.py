@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from powercut import device, linux, states
-from powercut.configurations import CONFIGURATIONS, Configuration
+from powercut.configurations import CONFIGURATIONS, UNSOUND, Configuration
 from powercut.interface import Workload
 from powercut.replay import Replayer, Unmountable
 
@@ -91,7 +91,7 @@ def missing(configuration: Configuration) -> str | None:
 
 def judge(place: device.Place, task: Task) -> Outcome:
     """Does one task, in a process that has entered its place."""
-    configuration = CONFIGURATIONS[task.configuration]
+    configuration = (CONFIGURATIONS | UNSOUND)[task.configuration]
     workload = catalogue(task.catalogue)[task.workload]
     recording = device.record(place, configuration, workload, busy=task.bystander)
     found = states.epochs(recording.events, device.BEGIN, heed_flushes=task.heed_flushes)

@@ -11,12 +11,13 @@ import stat
 import time
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from powercut import checks, versions
+from powercut.checks import Verdict
 from powercut.interface import Returned
 from powercut.staging import without_unnamed_files
 from powercut.versions import MISSING, NEXT, NUMBERS, Version
@@ -69,23 +70,16 @@ class Publishing:
         return problems or self._check_beside(root, newest)
 
     def _check_content(self, root: Path, newest: int, durable: int) -> list[str]:
-        if self.replaced:
-            known = {
-                number: self._expected(number, durable) for number in range(versions.COUNT + 1)
-            }
-            verdict = checks.judge(self._place(root, 1), known, durable, newest + 1)
-            if self.backup and verdict.version is not None:
-                return verdict.problems + self._check_backup(root, verdict.version, durable)
-            return verdict.problems
-        problems: list[str] = []
-        for number in NUMBERS:
-            known = {0: MISSING, number: self._expected(number, durable)}
-            at_least = number if number <= durable else 0
-            verdict = checks.judge(self._place(root, number), known, at_least)
-            problems += verdict.problems
-            if verdict.version and number > newest + 1:
-                problems.append(f"future: {number} is there, {newest} was the newest")
-        return problems
+        verdict = judge(
+            self.way,
+            lambda number: self._place(root, number),
+            replaced=self.replaced,
+            newest=newest,
+            durable=durable,
+        )
+        if self.backup and verdict.version is not None:
+            return verdict.problems + self._check_backup(root, verdict.version, durable)
+        return verdict.problems
 
     def _check_backup(self, root: Path, live: int, durable: int) -> list[str]:
         """The displaced version takes the backup's name just after the publish, so the one before may still have it."""
@@ -95,8 +89,7 @@ class Publishing:
         return checks.judge(root / "parent" / BACKUP, known, at_least, live - 1).problems
 
     def _expected(self, number: int, durable: int) -> Version:
-        version = self.way.version(number, replaced=self.replaced)
-        return version if number <= durable else _unsettled(version)
+        return expected(self.way, number, durable, replaced=self.replaced)
 
     def _check_beside(self, root: Path, newest: int) -> list[str]:
         known = {self._place(root, number).name for number in range(versions.COUNT + 1)}
@@ -106,7 +99,7 @@ class Publishing:
         if problems:
             return problems
         waiting = {name for at in folders for name in checks.orphans(at)}
-        if not waiting and _is_chosen(root / "parent", newest):
+        if not waiting and is_chosen(root / "parent", newest):
             waiting = {self._place(root, max(newest, 1)).name}
         for name in sorted(waiting):
             problems += self._next_writer(root, name)
@@ -117,21 +110,15 @@ class Publishing:
         """Publishes once more in the crash state, as the program would when it runs again."""
         place = root / "parent" / name
         base = self._present(root, place)
-        threads = running_threads()
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            try:
-                self._publish(root, NEXT, "none", overwrite=True, name=name)
-            except OSError as error:
-                return [f"next writer: {error!r}"]
-        wait_for_threads_but(threads)
-        problems = [f"next writer: warned {warning.message}" for warning in caught]
+        problems = attempt(lambda: self._publish(root, NEXT, "none", overwrite=True, name=name))
+        if problems:
+            return problems
         published = {NEXT: self.way.next_version(base, replaced=self.replaced)}
         found = checks.judge(place, published).problems
         if self.backup:
             displaced = {base: self._expected(base, durable=0)}
             found += checks.judge(root / "parent" / BACKUP, displaced).problems
-        return problems + [f"next writer: {problem}" for problem in found]
+        return [f"next writer: {problem}" for problem in found]
 
     def _present(self, root: Path, place: Path) -> int:
         """Returns which version stands at `place` in a crash state that has been checked; 0, too, where none does."""
@@ -167,6 +154,49 @@ class Publishing:
         return root / "parent" / ("live" if self.replaced else f"new-{number}")
 
 
+def judge(
+    way: Way, place: Callable[[int], Path], *, replaced: bool, newest: int, durable: int
+) -> Verdict:
+    """Judges what is at the places of the versions: one for all, or (`replaced` is false) one each.
+
+    `newest` is the last version whose commit had returned, `durable` the last that must be there.
+    """
+    if replaced:
+        known = {
+            number: expected(way, number, durable, replaced=True)
+            for number in range(versions.COUNT + 1)
+        }
+        return checks.judge(place(1), known, durable, newest + 1)
+    problems: list[str] = []
+    for number in NUMBERS:
+        known = {0: MISSING, number: expected(way, number, durable, replaced=False)}
+        at_least = number if number <= durable else 0
+        verdict = checks.judge(place(number), known, at_least)
+        problems += verdict.problems
+        if verdict.version and number > newest + 1:
+            problems.append(f"future: {number} is there, {newest} was the newest")
+    return Verdict(None, problems)
+
+
+def expected(way: Way, number: int, durable: int, *, replaced: bool) -> Version:
+    """Returns a version as it may be in a crash state where `durable` is the last that must be there."""
+    version = way.version(number, replaced=replaced)
+    return version if number <= durable else _unsettled(version)
+
+
+def attempt(publish: Callable[[], None]) -> list[str]:
+    """Publishes as the next writer does; says how that failed, or what it warned of."""
+    threads = running_threads()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            publish()
+        except OSError as error:
+            return [f"next writer: {error!r}"]
+    wait_for_threads_but(threads)
+    return [f"next writer: warned {warning.message}" for warning in caught]
+
+
 def running_threads() -> set[str]:
     """Names the process's threads, those that Python does not know of included."""
     return set(os.listdir("/proc/self/task"))
@@ -193,7 +223,7 @@ def _unsettled(version: Version) -> Version:
     }
 
 
-def _is_chosen(folder: Path, newest: int) -> bool:
+def is_chosen(folder: Path, newest: int) -> bool:
     """Chooses a share of the crash states by what they show, so that one state is always judged alike."""
     shown = (
         newest,

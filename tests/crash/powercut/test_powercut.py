@@ -13,7 +13,7 @@ from powercut.configurations import CONFIGURATIONS
 from powercut.engine import Task
 from powercut.workloads import QUICK
 
-_STATES: Final = 500  # on each of six configurations
+_STATES: Final = 500  # on each configuration
 _QUIET: Final = 4  # one in so many workloads is recorded without the bystander as well
 
 

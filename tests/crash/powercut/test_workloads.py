@@ -16,6 +16,7 @@ import atomik
 import pytest
 
 from powercut import peers, publishing, versions
+from powercut.grouping import Grouping
 from powercut.interface import Workload
 from powercut.moving import Moving
 from powercut.publishing import BACKUP, Publishing
@@ -168,20 +169,26 @@ DAMAGES: Final[Sequence[tuple[Callable[[Path], None], str]]] = (
 
 
 def damaged(workload: Workload) -> list[str]:
-    """Returns the files of a workload to damage, deep in a tree if there is one; none for workloads like others."""
+    """Returns the files of a workload to damage, deep in a tree if there is one; none for workloads like others.
+
+    They are named as below the workload's folder.
+    """
     if "-full" not in workload.name:
         return []
     match workload:
         case Moving() if workload.kinds[COUNT] == stat.S_IFREG:
-            return ["new-4" if "new" in workload.name else "live"]
+            return ["parent/new-4" if "new" in workload.name else "parent/live"]
+        case Grouping():
+            which = "" if workload.replaced else f"-{COUNT}"
+            return [f"right/page{which}", f"right/tree{which}/a/b/2"]
         case Publishing(way=TreeWay(), staging="unnamed"):
             below = "/a/b/2"
         case Publishing(way=FileWay(length=4096), staging="unnamed"):
             below = ""
         case _:
             return []
-    backup = [BACKUP + below] if workload.backup else []
-    return [("live" if workload.replaced else "new-4") + below, *backup]
+    backup = [f"parent/{BACKUP}{below}"] if workload.backup else []
+    return [("parent/live" if workload.replaced else "parent/new-4") + below, *backup]
 
 
 def cases() -> list[object]:
@@ -189,10 +196,11 @@ def cases() -> list[object]:
     for workload, (damage, kind) in product(WORKLOADS, DAMAGES):
         for place in damaged(workload):
             # Nothing where a new file had been published, or a backup been made, is a complete state, that of before.
-            was_missing = (place == "new-4" and isinstance(workload, Publishing)) or place == BACKUP
+            whole = {"parent/new-4", f"right/page-{COUNT}", f"parent/{BACKUP}"}
+            was_missing = place in whole and not isinstance(workload, Moving)
             expected = "lost" if damage is os.unlink and was_missing else kind
-            name = f"{workload.name}-{place}-{damage.__name__}"
-            found.append(pytest.param(workload, f"parent/{place}", damage, expected, id=name))
+            name = f"{workload.name}-{place.rpartition('parent/')[2]}-{damage.__name__}"
+            found.append(pytest.param(workload, place, damage, expected, id=name))
     return found
 
 

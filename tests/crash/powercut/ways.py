@@ -60,13 +60,15 @@ class FileWay:
     call: Callable[[Path, bytes, int, How], None]
     metadata: Literal["kept", "set", "own", "any"]
     length: int = 4096
+    seed: str = "file"
+    """Of the content."""
 
     @property
     def size(self) -> str:
         return str(self.length)
 
     def version(self, number: int, *, replaced: bool) -> Version:
-        content = versions.text(f"file {number}", self.length)
+        content = self._content(number)
         kept = {KEPT: KEPT_VALUE} if replaced else {}
         match self.metadata:
             case "kept":
@@ -85,7 +87,10 @@ class FileWay:
         return self.version(NEXT, replaced=replaced)
 
     def publish(self, place: Path, number: int, how: How) -> None:
-        self.call(place, versions.text(f"file {number}", self.length), number, how)
+        self.call(place, self._content(number), number, how)
+
+    def _content(self, number: int) -> bytes:
+        return versions.text(f"{self.seed} {number}", self.length)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Final, Literal
 import seccomp
 
 from powercut import versions
+from powercut.grouping import Grouping
 from powercut.interface import Workload
 from powercut.moving import EXCHANGE, RENAME_OVER, RENAME_TO_NEW, Move, Moving
 from powercut.publishing import Publishing, Staging
@@ -74,7 +75,10 @@ WORKLOADS: Final[Sequence[Workload]] = (
     # "r+" makes nothing new, and with nothing to displace there is neither a backup nor anything to remove.
     *_replacing([PATCH, *BACKGROUND_WAYS]),
     *_replacing([*FILE_WAYS[1:3], *TREE_WAYS[:1], APPEND, UPDATE], backup=True),
-    # Here goes `group` (all destinations of one version or none), once it exists.
+    *(
+        Grouping(replaced, durability)
+        for replaced, durability in product((False, True), _DURABILITIES)
+    ),
 )
 
 _QUICK: Final = (
@@ -100,6 +104,8 @@ _QUICK: Final = (
     "folder-update-replace-full-tree-backup",
     "rename-file-replace-full",
     "exchange-mixed-full",
+    "group-new-ordered",
+    "group-replace-full",
 )
 QUICK: Final[Sequence[Workload]] = tuple(each for each in WORKLOADS if each.name in _QUICK)
 """A few that meet every way and every publishing call once: what CI cuts."""
