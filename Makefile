@@ -51,13 +51,16 @@ $(INSTALLED): $(WHEEL) $(TOOLS)
 setup: $(TOOLS) ## make .venv with the pinned tools
 
 .PHONY: lock
-lock: | $(TOOLS) ## pin the newest tools in requirements-dev.txt
+lock: | $(TOOLS) ## pin the newest tools, and what they need, with hashes
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --no-strip-extras \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--output-file requirements-dev.txt requirements-dev.in
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras \
 		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 		--output-file requirements-peers.txt requirements-peers.in
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --no-strip-extras \
+		--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
+		--output-file requirements-bench.txt requirements-bench.in
 
 # --- Use ---
 
@@ -69,8 +72,33 @@ wheel: $(INSTALLED) ## build the wheel once and install it in .venv
 demo: $(INSTALLED) ## publish this Python's standard library while others read it
 	$(BIN)/python examples/demo.py
 
+# What is installed for comparison stays out of .venv: it brings an `atomik` of its own.
+PEERS := target/peers
+$(PEERS)/.installed: requirements-peers.txt | $(TOOLS)
+	rm -rf $(PEERS)
+	$(BIN)/python -m pip install --quiet --require-hashes --target $(PEERS) -r $<
+	touch $@
+
+# An environment of its own for the libraries that atomik is compared with, and for what draws the pictures.
+BENCH := target/bench
+$(BENCH)/.installed: requirements-bench.txt | $(TOOLS)
+	$(BIN)/python -m venv --clear $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --require-hashes -r $<
+	touch $@
+
+BENCH_ARGS ?=
 .PHONY: bench
-bench: ## time commits
+bench: $(INSTALLED) $(BENCH)/.installed $(PEERS)/.installed ## compare with system calls and other libraries, as root, draw docs/speed/
+	cargo build --release --locked --quiet --example bare --target-dir target
+	PYTHONPATH=tests/python $(BIN)/python benches/compare.py --bare target/release/examples/bare --peers $(BENCH) \
+		--first $(PEERS) --csv target/speed/speed.csv $(BENCH_ARGS)
+	PYTHONPATH=tests/python $(BENCH)/bin/python benches/picture.py target/speed/speed.csv \
+		$(if $(BENCH_ARGS),target/speed,docs/speed)
+	$(if $(BENCH_ARGS),,cp target/speed/speed.csv target/speed/speed.json docs/speed/)
+	PYTHONPATH=tests/python $(BIN)/python benches/aims.py target/speed/speed.csv
+
+.PHONY: bench-rust
+bench-rust: ## time commits from Rust, in TMPDIR
 	cargo bench --locked --bench commit
 
 .PHONY: bench-history
@@ -99,18 +127,13 @@ test-threads: $(INSTALLED) ## run the tests of threads, each in eight threads at
 test-crash: $(INSTALLED) ## cut the power, kill, fill disks, inject errors: what CI runs of it
 	$(BIN)/pytest $(PYTEST_ARGS) -m "not slow" tests/crash
 
-# What is installed for comparison stays out of .venv: it brings an `atomik` of its own.
-PEERS := target/peers
-$(PEERS)/.installed: requirements-peers.txt | $(TOOLS)
-	rm -rf $(PEERS)
-	$(BIN)/python -m pip install --quiet --require-hashes --target $(PEERS) -r $<
-	touch $@
-
 .PHONY: crash
 crash: $(INSTALLED) $(PEERS)/.installed ## all of it, hours long, with other libraries side by side; CRASH_STATES=200
 	$(BIN)/pytest $(PYTEST_ARGS) --timeout=0 tests/crash
 	PYTHONPATH=tests/python:tests/crash $(BIN)/python -m powercut --states $(CRASH_STATES) --neighbour both \
 		--json target/powercut.json
+	ATOMIK_SINGLE_FLUSH=0 PYTHONPATH=tests/python:tests/crash $(BIN)/python -m powercut --states $(CRASH_STATES) \
+		--neighbour both --filesystem 'ext4*,xfs' --json target/powercut-two-flushes.json
 	ATOMIK_PEERS=$(PEERS) PYTHONPATH=tests/python:tests/crash $(BIN)/python -m powercut --states $(CRASH_STATES) --peers \
 		--workload 'peer-*' --json target/powercut-peers.json
 	ATOMIK_FUZZ_SECONDS=600 $(BIN)/pytest -s tests/crash/fuzz -k documented

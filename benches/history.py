@@ -1,4 +1,3 @@
-# ruff: noqa: INP001, S603, T201
 """Times what readers and history cost, each against what it replaces, in turns, as medians.
 
 Run as root with PYTHONPATH=tests/python: the filesystems are sparse images in `--images`, mounted
@@ -10,12 +9,10 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import count
@@ -24,21 +21,24 @@ from statistics import median
 from typing import Final, Literal
 
 import atomik
-import kernel
+from ground import (
+    GIB,
+    MKFS,
+    Samples,
+    elapsed,
+    enter_private_mounts,
+    in_turns,
+    mounted,
+    run,
+    settle,
+    shown,
+)
 
-MKFS: Final = {
-    "ext4": ("mkfs.ext4", "-q", "-F", "-N", "1000000"),
-    "xfs": ("mkfs.xfs", "-q"),
-    "btrfs": ("mkfs.btrfs", "-q"),
-}
-GIB: Final = 1 << 30
 SMALL_FILE: Final = 1 << 10
 OPENINGS: Final = 200
 """How many snapshots make one sample: one alone is shorter than what a clock can tell apart."""
-SECONDS: Final = 600
 
 _Cleanup = Literal["inline", "background"]
-_Samples = dict[str, list[float]]
 
 
 @dataclass(frozen=True)
@@ -54,56 +54,7 @@ class Row:
     ratio: float
 
 
-@contextmanager
-def mounted(name: str, images: Path, size: int) -> Generator[Path, None, None]:
-    """Mounts a new filesystem from a sparse image, which is gone however this ends."""
-    root = Path(tempfile.mkdtemp(prefix="atomik-bench-", dir=images))
-    image = root.with_suffix(".img")
-    try:
-        with image.open("wb") as file:
-            file.truncate(size)
-        run(*MKFS[name], image)
-        run("mount", "-t", name, "-o", "loop", image, root)
-        image.unlink()
-        try:
-            yield root
-        finally:
-            kernel.unmount(root)
-    finally:
-        image.unlink(missing_ok=True)
-        root.rmdir()
-
-
-def run(*command: str | Path) -> None:
-    """Runs a program to its end."""
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=SECONDS)
-
-
-def settle(path: Path) -> None:
-    """Writes back what others have left to write, so that every sample begins alike."""
-    run("sync", "-f", path)
-
-
-def elapsed(do: Callable[[], object]) -> float:
-    """Does something and says how long it took."""
-    start = time.perf_counter()
-    do()
-    return time.perf_counter() - start
-
-
-def in_turns(ways: Mapping[str, Callable[[], _Samples]], rounds: int) -> _Samples:
-    """Samples all ways in each round, in another order each time; the first round only warms up."""
-    samples: _Samples = {}
-    names = list(ways)
-    for turn in range(rounds + 1):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            for part, values in ways[name]().items():
-                samples.setdefault(part, []).extend(values if turn else [])
-    return samples
-
-
-def rows(filesystem: str, case: str, samples: _Samples, against: dict[str, str]) -> Iterator[Row]:
+def rows(filesystem: str, case: str, samples: Samples, against: dict[str, str]) -> Iterator[Row]:
     """Yields the medians of a case; `against` names what each is compared with."""
     for way, values in samples.items():
         ratio = median(values) / median(samples[against.get(way, way)])
@@ -139,7 +90,7 @@ def snapshots(filesystem: str, root: Path, rounds: int) -> Iterator[Row]:
     path.mkdir()
     (path / "index.html").touch()
 
-    def sample(name: str, do: Callable[[Path], None]) -> _Samples:
+    def sample(name: str, do: Callable[[Path], None]) -> Samples:
         def repeat() -> None:
             for _ in range(OPENINGS):
                 do(path)
@@ -173,7 +124,7 @@ def fill_large(path: Path, gib: int) -> None:
             file.write(piece)
 
 
-def clone_and_roll_back(path: Path) -> _Samples:
+def clone_and_roll_back(path: Path) -> Samples:
     """Times an update that is given up: its beginning, which is the clone, and all of it."""
     settle(path)
     start = time.perf_counter()
@@ -183,7 +134,7 @@ def clone_and_roll_back(path: Path) -> _Samples:
     return {"update: enter": [cloned - start], "update: all": [time.perf_counter() - start]}
 
 
-def copy_and_remove(path: Path) -> _Samples:
+def copy_and_remove(path: Path) -> Samples:
     """Times `cp -a`, and with it the removal of the copy."""
     settle(path)
     copy = path.with_name("copy")
@@ -230,7 +181,7 @@ def commits(filesystem: str, root: Path, rounds: int) -> Iterator[Row]:
     for files in (10, 1_000, 100_000):
         path = root / "replaced"
 
-        def sample(cleanup: _Cleanup, path: Path = path, files: int = files) -> _Samples:
+        def sample(cleanup: _Cleanup, path: Path = path, files: int = files) -> Samples:
             return {cleanup: [replace(path, files, cleanup)]}
 
         ways = {"inline": partial(sample, "inline"), "background": partial(sample, "background")}
@@ -240,12 +191,6 @@ def commits(filesystem: str, root: Path, rounds: int) -> Iterator[Row]:
             filesystem, f"commit over {files:,}", samples, dict.fromkeys(ways, "inline")
         )
         shutil.rmtree(path)
-
-
-def shown(seconds: float) -> str:
-    """Says a time in the unit that suits it."""
-    unit, size = next((u for u in (("s ", 1.0), ("ms", 1e-3)) if seconds >= u[1]), ("µs", 1e-6))
-    return f"{seconds / size:.2f} {unit}"
 
 
 def measure(options: argparse.Namespace, numbers: Iterator[int]) -> Iterator[Row]:
@@ -278,8 +223,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.what) - set(everything):
         parser.error(f"there is no {', '.join(sorted(unknown))}")
-    kernel.enter_private_mount_namespace()
-    run("mount", "--make-rprivate", "/")
+    enter_private_mounts()
     before = os.getloadavg()
     print(f"{'':6} {'case':24} {'way':18} {'rounds':>6} {'median':>12} {'lowest':>12} {'ratio':>7}")
     found: list[Row] = []
