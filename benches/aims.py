@@ -64,7 +64,8 @@ def inverse(contestant: str, *against: str) -> Callable[[Case], float]:
 
 NONE: Final = ("files", "none", "4 KiB")
 FULL: Final = ("files", "full", "4 KiB")
-MANAGERS: Final = ("durablewrite", "safer", "first atomik")
+MANAGERS: Final = ("safer", "first atomik")
+UNSYNCED: Final = ("durablewrite", *MANAGERS)
 AIMS: Final = (
     Aim(
         "`write_bytes` 4 KiB, `none`",
@@ -78,7 +79,7 @@ AIMS: Final = (
         "the fastest peer",
         "< 1",
         NONE,
-        to("atomik.write_bytes", *MANAGERS),
+        to("atomik.write_bytes", *UNSYNCED),
     ),
     Aim(
         "`file` 4 KiB, `none`",
