@@ -50,7 +50,6 @@ from atomik.errors import (
 TYPE_CHECKING = False  # typing itself would be imported for it
 if TYPE_CHECKING:
     from atomik.flags import AT_FDCWD, Mode, RenameFlags
-del TYPE_CHECKING
 
 swap = exchange
 
@@ -101,4 +100,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "flags"})
+    return sorted({*globals(), *__all__, "flags"} - {"TYPE_CHECKING"})
