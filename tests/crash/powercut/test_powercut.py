@@ -13,13 +13,18 @@ from powercut.configurations import CONFIGURATIONS
 from powercut.engine import Task
 from powercut.workloads import QUICK
 
-_STATES: Final = 500  # on each configuration
+_STATES: Final = 300  # on each configuration, each way
 _QUIET: Final = 4  # one in so many workloads is recorded without the bystander as well
 
 
 @pytest.mark.timeout(900)  # 20 seconds on a machine that does nothing else
+@pytest.mark.parametrize("flushes", ["one", "two"])
 @pytest.mark.parametrize("configuration", CONFIGURATIONS)
-def test_every_crash_state_shows_a_complete_version(configuration: str) -> None:
+def test_every_crash_state_shows_a_complete_version(
+    configuration: str, flushes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if flushes == "two":
+        monkeypatch.setenv("ATOMIK_SINGLE_FLUSH", "0")
     if (reason := engine.missing(CONFIGURATIONS[configuration])) is not None:
         pytest.skip(reason)
     seed = random.SystemRandom().getrandbits(32)
