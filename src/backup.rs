@@ -1,8 +1,10 @@
 //! Backups: the displaced version gets a name of its own.
 //!
 //! New and old are exchanged, then the displaced version, which is in the slot now, is exchanged with
-//! the backup before it. So that a process killed between the two calls loses nothing, the slot holds
-//! a mark that says which inode is to get which name: whoever finds the slot finishes the work.
+//! the backup before it. So that a process killed between the two calls loses nothing, the slot holds a mark, made before
+//! the exchange: which inode is the new version (whatever else is in its place was displaced), and which inode has the
+//! backup's name. Whoever finds the slot finishes the work under the publish lock, unless the name has gone to another
+//! inode: that backup is newer.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,12 +13,14 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
 use crate::destination::{Destination, Kind, split};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::lock::NamedLock;
 use crate::publish::{EXCHANGE, NOREPLACE};
-use crate::slot;
-use crate::sys::{self, Stat, errno};
+use crate::slot::{self, Beside};
+use crate::sys::{self, errno};
 
-/// In a slot: a symlink that nobody follows, whose target is `INODE:NAME`.
+/// In a slot: a symlink that nobody follows, whose target is `STAGED:REPLACED:DESTINATION/BACKUP`: two inodes, the second 0
+/// if there is no backup yet, and two names.
 pub(crate) const MARK: &str = ".atomik-backup";
 
 /// How often a backup may appear and vanish while one takes its name.
@@ -37,7 +41,7 @@ pub(crate) fn name(at: BorrowedFd, destination: &Destination, backup: &Path, kin
     if name == destination.name {
         return refuse(libc::EINVAL, "the backup cannot have the destination's own name");
     }
-    if slot::destination_of(name).is_some() {
+    if slot::parse(name).is_some() {
         return refuse(libc::EINVAL, "the backup cannot have the name of a slot, which the next writer removes");
     }
     if destination.elsewhere() {
@@ -58,10 +62,25 @@ pub(crate) fn name(at: BorrowedFd, destination: &Destination, backup: &Path, kin
     }
 }
 
+/// Tries, before the body, whether a mark can be made in a slot: vfat, exFAT and rclone have no symlinks.
+pub(crate) fn try_to_mark(destination: &Destination, slot: BorrowedFd) -> Result<()> {
+    let tried =
+        sys::symlink(OsStr::new("tried"), slot, OsStr::new(MARK)).and_then(|()| sys::unlink(slot, OsStr::new(MARK)));
+    tried.map_err(|error| {
+        destination
+            .failed("creating staging", error)
+            .kind_is(ErrorKind::Unsupported)
+            .hint("this filesystem has no symlinks, which a backup needs")
+    })
+}
+
 /// Notes in a slot, before the publish, that the version that it displaces is to be called `backup`.
-pub(crate) fn mark(slot: BorrowedFd, displaced: &Stat, backup: &OsStr) -> io::Result<()> {
-    let mut target = format!("{}:", displaced.ino).into_bytes();
-    target.extend_from_slice(backup.as_bytes());
+pub(crate) fn mark(slot: BorrowedFd, destination: &Destination, backup: &OsStr) -> io::Result<()> {
+    let name = &destination.name;
+    let staged = sys::stat(slot, name)?.map_or(0, |staged| staged.ino);
+    let replaced = sys::stat(destination.parent(), backup)?.map_or(0, |replaced| replaced.ino);
+    let mut target = format!("{staged}:{replaced}:").into_bytes();
+    target.extend_from_slice(&[name.as_bytes(), b"/", backup.as_bytes()].concat());
     let target = OsString::from_vec(target);
     match sys::symlink(&target, slot, OsStr::new(MARK)) {
         Err(error) if errno(&error) == libc::EEXIST => {
@@ -72,24 +91,50 @@ pub(crate) fn mark(slot: BorrowedFd, displaced: &Stat, backup: &OsStr) -> io::Re
     }
 }
 
-/// If a slot holds a displaced version that is to be a backup, gives it its name in `dir`; what had
-/// that name before is in the slot then. Anybody who owns the slot may call it, any number of times.
-/// `names` are those in the slot.
-pub(crate) fn complete(slot: BorrowedFd, dir: BorrowedFd, names: &[&OsStr]) -> io::Result<()> {
-    let mark = match sys::readlink(slot, OsStr::new(MARK)) {
+/// Gives the displaced version in a slot the name of its backup: after the publish, under the same lock. What had that
+/// name before is in the slot then.
+pub(crate) fn complete(slot: BorrowedFd, destination: &Destination, backup: &OsStr) -> io::Result<()> {
+    take_name(slot, &destination.name, destination.parent(), backup)?;
+    sys::unlink(slot, OsStr::new(MARK))
+}
+
+/// Does the same for a writer that was killed before it, or failed to. Anybody who holds the slot may call it, any number
+/// of times.
+pub(crate) fn resume(beside: Beside, slot: BorrowedFd) -> io::Result<()> {
+    let target = match sys::readlink(slot, OsStr::new(MARK)) {
         Err(error) if matches!(errno(&error), libc::ENOENT | libc::EINVAL) => return Ok(()),
         other => other?.into_vec(),
     };
-    let parts = mark.iter().position(|byte| *byte == b':').map(|colon| (&mark[..colon], &mark[colon + 1..]));
-    let Some((inode, backup)) = parts else { return Ok(()) };
-    let inode: Option<u64> = std::str::from_utf8(inode).ok().and_then(|inode| inode.parse().ok());
-    let backup = OsStr::from_bytes(backup);
-    for name in names.iter().filter(|name| **name != MARK) {
-        if sys::stat(slot, name)?.is_some_and(|displaced| Some(displaced.ino) == inode) {
-            take_name(slot, name, dir, backup)?;
+    if let Some(Mark { staged, replaced, name, backup }) = read(&target) {
+        // While the slot is held nobody else changes what is in it.
+        if sys::stat(slot, name)?.is_some_and(|there| there.ino != staged) {
+            let _lock = NamedLock::take(beside)?;
+            let present = sys::stat(beside.dir, backup)?.map(|present| present.ino);
+            if present.is_none_or(|present| present == replaced) {
+                take_name(slot, name, beside.dir, backup)?;
+            }
         }
     }
     sys::unlink(slot, OsStr::new(MARK))
+}
+
+/// What a mark says.
+struct Mark<'a> {
+    staged: u64,
+    replaced: u64,
+    name: &'a OsStr,
+    backup: &'a OsStr,
+}
+
+/// `None`: not one that we have made.
+fn read(target: &[u8]) -> Option<Mark<'_>> {
+    let mut parts = target.splitn(3, |byte| *byte == b':');
+    let mut inode = || std::str::from_utf8(parts.next()?).ok()?.parse().ok();
+    let (staged, replaced) = (inode()?, inode()?);
+    let names = parts.next()?;
+    let slash = names.iter().position(|byte| *byte == b'/')?;
+    let (name, backup) = (OsStr::from_bytes(&names[..slash]), OsStr::from_bytes(&names[slash + 1..]));
+    Some(Mark { staged, replaced, name, backup })
 }
 
 fn take_name(slot: BorrowedFd, name: &OsStr, dir: BorrowedFd, backup: &OsStr) -> io::Result<()> {

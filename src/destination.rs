@@ -5,13 +5,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{Durability, Settings};
-use crate::slot::{self, Beside};
+use crate::slot::{self, Beside, Known};
 use crate::sync::Mount;
-use crate::sys::{self, Stat, User, errno};
+use crate::sys::{self, Stat, errno};
 
 /// What is to be published; `Any` until a tool has made up its mind ([`crate::Entry`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +27,12 @@ pub(crate) struct Destination {
     pub(crate) path: PathBuf,
     /// The last component, after symlinks if they are followed.
     pub(crate) name: OsString,
-    /// The folder that holds the name.
-    parent: OwnedFd,
+    /// The folder that holds the name; taken when it is closed with another.
+    parent: Option<OwnedFd>,
     /// The folder for staging, if it is another one.
     tmp_dir: Option<OwnedFd>,
-    /// What the folder of staging is like, once somebody has looked.
-    folder: OnceLock<Stat>,
-    /// Whose slots are ours.
-    pub(crate) user: User,
+    /// What is known of the folder of staging.
+    known: Known,
     /// False if `parent` may not be read, and so cannot be synced by itself.
     parent_syncs: bool,
     /// Only a folder may be published (the path ends with a slash).
@@ -97,10 +94,9 @@ impl Destination {
         let destination = Self {
             path: path.into(),
             name,
-            parent,
+            parent: Some(parent),
             tmp_dir: None,
-            folder: OnceLock::new(),
-            user: User::default(),
+            known: Known::default(),
             parent_syncs,
             folder_only: slash,
         };
@@ -116,9 +112,13 @@ impl Destination {
     }
 
     /// A destination that was looked at before, by its folder, open again.
-    pub(crate) fn known(path: PathBuf, name: OsString, parent: OwnedFd) -> Self {
-        let (folder, user) = (OnceLock::new(), User::default());
-        Self { path, name, parent, tmp_dir: None, folder, user, parent_syncs: true, folder_only: false }
+    pub(crate) fn known(path: PathBuf, name: OsString, parent: OwnedFd, known: Known) -> Self {
+        Self { path, name, parent: Some(parent), tmp_dir: None, known, parent_syncs: true, folder_only: false }
+    }
+
+    /// What is known of the mount.
+    pub(crate) fn known_of_mount(&self) -> Known {
+        self.known.on_the_same_mount()
     }
 
     fn staged_in(mut self, folder: &Path) -> Result<Self> {
@@ -136,34 +136,55 @@ impl Destination {
         // The same folder by another name would only be synced twice.
         if !here.same(&there) {
             self.tmp_dir = Some(tmp_dir);
-            self.folder = OnceLock::from(there);
+            self.known.folder = there.into();
         }
         Ok(self)
     }
 
     /// The folder that holds the destination.
     pub(crate) fn parent(&self) -> BorrowedFd<'_> {
-        self.parent.as_fd()
+        // Only `close_with` takes it, at the end of a commit.
+        self.parent.as_ref().expect("an open folder until the end").as_fd()
+    }
+
+    /// Closes what was staged, and the parent, which nobody needs any more.
+    pub(crate) fn close_with(&mut self, staged: OwnedFd) {
+        if let Some(parent) = self.parent.take() {
+            sys::close_both(staged, parent);
+        }
+    }
+
+    /// Learns from an unnamed file that this process has just made here what the clean-up asks otherwise: the mount, and
+    /// the user.
+    pub(crate) fn learn_from(&self, file: BorrowedFd) {
+        if let Ok(stat) = sys::stat_fd(file) {
+            slot::learn(self.slots(), &stat);
+        }
     }
 
     /// The folder that holds slots and unnamed files.
     pub(crate) fn staging(&self) -> BorrowedFd<'_> {
-        self.tmp_dir.as_ref().unwrap_or(&self.parent).as_fd()
+        self.tmp_dir.as_ref().map_or_else(|| self.parent(), AsFd::as_fd)
     }
 
     /// Where its slots are.
     pub(crate) fn slots(&self) -> Beside<'_> {
-        Beside { dir: self.staging(), destination: &self.name, user: &self.user, folder: &self.folder }
+        Beside { dir: self.staging(), destination: &self.name, known: &self.known }
+    }
+
+    /// Where its publish lock is.
+    pub(crate) fn beside(&self) -> Beside<'_> {
+        Beside { dir: self.parent(), ..self.slots() }
     }
 
     /// Has a stranger put this where everybody can? Their mode and owner would hand our content to them: it is
     /// replaced as if it were not there, as `fs.protected_regular` (`proc_sys_fs(5)`) judges it.
     pub(crate) fn is_strangers(&self, old: &Stat) -> bool {
         // What the program started as costs no system call.
-        if old.uid == sys::started_as() || old.uid == self.user.id() {
+        if old.uid == sys::started_as() || old.uid == self.known.user.id() {
             return false;
         }
-        let parent = match self.folder.get() {
+        let parent = match self.known.folder.get() {
             Some(folder) if self.tmp_dir.is_none() => Ok(*folder),
             _ => sys::stat_fd(self.parent()),
         };
@@ -175,14 +196,19 @@ impl Destination {
     /// comes by here.
     pub(crate) fn remove_lock(&self) -> std::io::Result<()> {
         if self.elsewhere() {
-            return slot::remove_orphan_lock(self.parent(), &slot::name("lock", &self.name), &self.user);
+            return self.remove_lock_here();
         }
         Ok(())
     }
 
+    /// The same wherever staging is.
+    pub(crate) fn remove_lock_here(&self) -> std::io::Result<()> {
+        slot::remove_orphan_lock(self.beside())
+    }
+
     /// Can any user rename what stands in the folder of staging?
     pub(crate) fn anybody_renames(&self) -> bool {
-        self.folder.get().is_some_and(|folder| folder.others_rename(0o002))
+        self.known.folder.get().is_some_and(|folder| folder.others_rename(0o002))
     }
 
     /// Does staging happen in another folder than the destination's?
@@ -202,7 +228,7 @@ impl Destination {
     /// Refuses, before the body, what renaming something to here would be refused for after it.
     fn check_move(&self, old: Option<Stat>) -> Result<()> {
         let parent = self.stat_parent()?;
-        self.folder.get_or_init(|| parent);
+        self.known.folder.get_or_init(|| parent);
         if parent.immutable {
             return Err(Error::errno("checking the parent folder", &self.path, libc::EPERM)
                 .hint("the folder is append-only (see chattr(1)): nothing can be renamed in it"));
@@ -210,11 +236,12 @@ impl Destination {
         // A folder that is exchanged moves to another parent, for which it must be writable itself;
         // its owner can see to that.
         match old {
-            Some(old) if old.is_folder() && old.uid != self.user.id() => sys::may_write(self.parent(), &self.name)
-                .map_err(|error| {
+            Some(old) if old.is_folder() && old.uid != self.known.user.id() => {
+                sys::may_write(self.parent(), &self.name).map_err(|error| {
                     self.failed("checking the destination", error)
                         .hint("replacing another user's folder needs write permission on the folder itself")
-                }),
+                })
+            }
             _ => Ok(()),
         }
     }
@@ -242,9 +269,9 @@ impl Destination {
         if old.immutable {
             return refuse(libc::EPERM, "the destination is immutable or append-only (see chattr(1))");
         }
-        if early && old.uid != sys::started_as() && old.uid != self.user.id() {
+        if early && old.uid != sys::started_as() && old.uid != self.known.user.id() {
             let parent = self.stat_parent()?;
-            let me = self.user.id();
+            let me = self.known.user.id();
             if parent.mode & libc::S_ISVTX != 0 && me != 0 && parent.uid != me {
                 return refuse(
                     libc::EPERM,

@@ -16,7 +16,7 @@ use crate::group::{self, HandedOver};
 use crate::metadata;
 use crate::options::{Durability, Options, Settings, Start};
 use crate::publish::{self, InSlot, Terms};
-use crate::slot::{self, Slot};
+use crate::slot::{self, Linked, Slot};
 use crate::snapshot::Base;
 use crate::sync::{self, Mount};
 use crate::sys::{self, Stat, errno};
@@ -26,7 +26,7 @@ use crate::tree::{self, Checkpoint};
 ///
 /// Staging is an unnamed inode in the destination's folder (`O_TMPFILE`, `open(2)`): whatever ends
 /// the process leaves nothing behind. Where the filesystem has none it stands in a slot
-/// `.atomik-N.NAME/`. Dropping it without a commit discards it.
+/// `.atomik-0.NAME~/`. Dropping it without a commit discards it.
 ///
 /// # Durability
 /// With [`Durability::Full`] a commit that has returned survives a power cut: the content is synced,
@@ -126,28 +126,28 @@ impl File {
         let durability = care.as_ref().map_or(durability, |care| care.durability);
         let terms = Terms { overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
         let again = durability != Durability::None && Mount::of(fd).unnamed_is_not_enough();
-        let mut exchanged = None;
-        let mut next = None;
-        if self.backup.is_some() && old.is_some() {
-            exchanged = self.exchange(terms, again)?;
+        let mut taken = None;
+        let mut linked = None;
+        if self.backup.is_some() {
+            taken = self.keep_displaced(terms, old.is_some(), again)?;
         } else if let Some(slot) = &self.slot {
             publish::named(destination, slot.fd.as_fd(), &destination.name, terms)?;
         } else {
-            next = publish::unnamed(destination, fd, terms, old.is_some(), again)?;
+            linked = publish::unnamed(destination, fd, terms, old.is_some(), again)?;
         }
         let synced = if durability == Durability::Full { destination.sync_parents(fd) } else { Ok(()) };
-        self.slot = self.slot.take().or(exchanged);
+        self.slot = self.slot.take().or(taken);
         drop(care);
-        let leftover = self.clean_up(next, checkpoint);
+        let leftover = self.clean_up(linked, checkpoint);
         match synced {
             Ok(()) => Ok(Committed::new(leftover)),
             Err(error) => Err(error.with_leftover(leftover)),
         }
     }
 
-    /// Publishes by an exchange in a slot, so that the displaced version can be moved to its backup's
-    /// name; answers the slot that an unnamed file has needed for it.
-    fn exchange(&self, terms: Terms, sync_named: bool) -> Result<Option<Slot>> {
+    /// Publishes so that the displaced version, if there is one, gets its backup's name: by an exchange in a slot. Answers
+    /// the slot that an unnamed file has needed for it.
+    fn keep_displaced(&self, terms: Terms, exists: bool, sync_named: bool) -> Result<Option<Slot>> {
         let (destination, fd) = (&self.destination, self.as_fd());
         let failed = |error| destination.failed("publishing", error);
         let slots = destination.slots();
@@ -164,14 +164,10 @@ impl File {
                 }
             }
             let new = InSlot { slot, name: &destination.name, kind: Kind::File };
-            if publish::exchange(destination, new, terms)?.is_some() {
-                return Ok(());
-            }
-            // The destination has vanished: there is nothing to keep.
-            publish::named(destination, slot, &destination.name, Terms { overwrite: false, ..terms })
+            publish::staged(destination, new, terms, exists)
         };
         match publish() {
-            Ok(()) => Ok(taken),
+            Ok(_) => Ok(taken),
             Err(error) => {
                 if let Some(slot) = taken {
                     // The error is what matters; a slot that resists stays for the next writer.
@@ -226,16 +222,21 @@ impl File {
     }
 
     /// Gives the slot back and removes orphans; what resists is named, and stays for the next writer.
-    fn clean_up(&mut self, next: Option<u32>, checkpoint: Checkpoint) -> Option<Error> {
-        self.staged = None;
+    fn clean_up(&mut self, linked: Option<Linked>, checkpoint: Checkpoint) -> Option<Error> {
+        if self.slot.is_some() {
+            self.staged = None;
+        }
         let slots = self.destination.slots();
-        let cleaned = match (self.slot.take(), next) {
+        let cleaned = match (self.slot.take(), linked) {
             (Some(slot), _) => slot.give_back(slots, checkpoint),
-            (None, Some(next)) => slot::sweep_from(slots, next, checkpoint),
-            (None, None) => slot::sweep_all(slots, checkpoint),
+            (None, Some(linked)) => linked.give_back(slots, checkpoint),
+            (None, None) => slot::remove_orphans(slots, checkpoint),
         };
         let locked = self.base.is_some() || self.backup.is_some();
         let cleaned = cleaned.and_then(|()| if locked { self.destination.remove_lock() } else { Ok(()) });
+        if let Some(staged) = self.staged.take() {
+            self.destination.close_with(staged.into());
+        }
         cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish())
     }
 
@@ -266,7 +267,7 @@ impl File {
     #[cfg(feature = "python")]
     pub(crate) fn staging(&self) -> Option<std::path::PathBuf> {
         let slot = self.slot.as_ref()?;
-        Some(self.destination.staging_path()?.join(&slot.name).join(&self.destination.name))
+        Some(self.destination.staging_path()?.join(slot.path()).join(&self.destination.name))
     }
 }
 
@@ -347,15 +348,25 @@ fn stage(
     if backup.is_some() && old.is_some() {
         publish::try_exchange(&destination)?;
     }
+    let new = old.is_none() && (settings.start != Start::Empty || backup.is_some());
+    let must_be_new = !settings.overwrite || new;
     let present = if settings.start == Start::Empty { None } else { Some(present(&destination, &settings, old)?) };
     let slots = destination.slots();
     let failed = |error| destination.unstaged(error);
     let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(slots.dir).map_err(failed)? };
     let (staged, slot) = if let Some(fd) = unnamed {
+        if old.is_none() {
+            destination.learn_from(fd.as_fd());
+        }
         (fd, None)
     } else {
         let slot = Slot::take(slots).map_err(failed)?;
-        match open_in(&slot, &destination) {
+        let tried = if must_be_new { publish::try_to_move_a_file(&destination, slot.fd.as_fd()) } else { Ok(()) };
+        let tried = match backup {
+            Some(_) => tried.and_then(|()| backup::try_to_mark(&destination, slot.fd.as_fd())),
+            None => tried,
+        };
+        match tried.and_then(|()| open_in(&slot, &destination)) {
             Ok((fd, true)) => (fd, Some(slot)),
             Ok((fd, false)) => slot.give_back(slots, &mut tree::go_on).map(|()| (fd, None)).map_err(failed)?,
             Err(error) => {
@@ -367,19 +378,32 @@ fn stage(
     };
     let mut file = File { staged: Some(staged.into()), destination, settings, slot, base: None, backup, generation };
     if let Some(present) = present {
-        file.base = Some(match present {
-            Some((fd, stat)) => {
-                clone::content(fd.as_fd(), file.as_fd(), &stat, checkpoint)
-                    .map_err(|error| file.destination.failed("copying the present version", error))?;
-                Base::version(fd, stat)
-            }
-            None => Base::nothing(),
-        });
+        file.base = Some(file.start(present, old, checkpoint)?);
     }
     if file.settings.append {
         sys::append_only(file.as_fd()).map_err(|error| file.destination.failed("opening staging", error))?;
     }
     Ok(file)
+}
+
+impl File {
+    /// Copies the version that the body starts from. On NFS a version that another client replaces meanwhile cannot be read
+    /// any more (`ESTALE`): then the copy begins again, with the version that is there now.
+    fn start(&self, mut present: Option<(OwnedFd, Stat)>, old: Option<Stat>, checkpoint: Checkpoint) -> Result<Base> {
+        let failed = |error| self.destination.failed("copying the present version", error);
+        let mut patience = slot::Patience::default();
+        loop {
+            let Some((fd, stat)) = present else { return Ok(Base::nothing()) };
+            match clone::content(fd.as_fd(), self.as_fd(), &stat, checkpoint) {
+                Err(error) if patience.again(self.destination.slots(), &error) => {
+                    sys::resize(self.as_fd(), 0).map_err(failed)?;
+                    sys::set_position(self.as_fd(), 0).map_err(failed)?;
+                    present = self::present(&self.destination, &self.settings, old)?;
+                }
+                other => return other.map(|()| Base::version(fd, stat)).map_err(failed),
+            }
+        }
+    }
 }
 
 /// Opens the version that the body starts from.
@@ -392,11 +416,17 @@ fn present(destination: &Destination, settings: &Settings, old: Option<Stat>) ->
             _ => Ok(None),
         };
     }
-    let fd = sys::open_any(destination.parent(), &destination.name).map_err(|error| {
-        let link = errno(&error) == libc::ELOOP;
-        let error = failed(error);
-        if link { error.hint("it is a symlink: pass follow_symlinks=True") } else { error }
-    })?;
+    let mut patience = slot::Patience::default();
+    let fd = loop {
+        match sys::open_any(destination.parent(), &destination.name) {
+            // It was there, and is replaced just now.
+            Err(error) if patience.again(destination.slots(), &error) => {}
+            Err(error) if errno(&error) == libc::ELOOP => {
+                return Err(failed(error).hint("it is a symlink: pass follow_symlinks=True"));
+            }
+            other => break other.map_err(failed)?,
+        }
+    };
     let stat = sys::stat_fd(fd.as_fd()).map_err(failed)?;
     if stat.kind() != libc::S_IFREG {
         return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)).hint("it is no file any more"));

@@ -18,13 +18,16 @@ use crate::metadata;
 use crate::options::{Cleanup, Durability, Options, Settings, Start};
 use crate::publish::{self, InSlot, Terms};
 use crate::slot::{self, Slot};
-use crate::snapshot::{Base, Snapshot};
+use crate::snapshot::{Base, Pin};
 use crate::sync::{self, Mount};
 use crate::sys::{self, Stat, errno};
 use crate::tree::{self, Checkpoint};
 
 /// What the shown path leaves for names below it, of the 4,096 bytes that a system call takes.
 const ROOM_BELOW: usize = 1024;
+
+/// How often the copy of the present version is begun again, since the version was removed under it.
+const ROUNDS: u32 = 100;
 
 /// What `Folder` and `Entry` share: a slot whose entry NAME will be the new version.
 #[derive(Debug)]
@@ -75,10 +78,15 @@ impl Staged {
         let (exists, old_folder) = (old.is_some(), old.filter(Stat::is_folder));
         let (slot, name) = (self.slot(), &self.destination.name);
         let failed = |error| self.destination.failed("creating staging", error);
-        if kind != Kind::Folder && old_folder.is_none() && !(exists && self.backup.is_some()) {
-            return Ok(());
+        if self.backup.is_some() && self.destination.slots().domain().is_some() || exists && self.backup.is_some() {
+            backup::try_to_mark(&self.destination, slot)?;
         }
-        let probe = slot::name("probe", name);
+        if kind != Kind::Folder && old_folder.is_none() && !(exists && self.backup.is_some()) {
+            let start = self.settings.start != Start::Empty || self.backup.is_some();
+            let must_be_new = !self.settings.overwrite || !exists && start;
+            return if must_be_new { publish::try_to_move_a_file(&self.destination, slot) } else { Ok(()) };
+        }
+        let probe = slot::scratch("probe", name);
         let made = sys::mkdir(slot, &probe, 0o777).map_err(failed)?;
         let tried = if exists {
             let made = sys::mkdir(slot, name, 0o777).map_err(failed)? && made;
@@ -115,13 +123,35 @@ impl Staged {
 
     /// Copies the present version into staging.
     fn start(&self, old: Option<Stat>, checkpoint: Checkpoint) -> Result<Base> {
+        let destination = &self.destination;
+        let Some(mut old) = old else { return Ok(Base::nothing()) };
+        for _ in 0..ROUNDS {
+            if !old.is_folder() {
+                return self.start_with_file();
+            }
+            let present = Pin::of(destination)?;
+            let version = present.stat();
+            let copied = self.copy(&present, checkpoint);
+            present.release(|| sys::stat(destination.parent(), &destination.name), checkpoint);
+            let failure = match copied {
+                Ok(base) => return Ok(base),
+                Err(failure) => failure,
+            };
+            // Where a writer does not see the pin (see `LockReach`), it may remove the version under the copy.
+            match destination.stat()? {
+                Some(now) if slot::is_change(failure.io()) && !now.same(&version) => old = now,
+                _ => return Err(failure),
+            }
+            tree::remove_below(self.slot(), checkpoint)
+                .map_err(|error| destination.failed("copying the present version", error))?;
+        }
+        Err(destination.failed("copying the present version", io::Error::from_raw_os_error(libc::EBUSY)))
+    }
+
+    /// Copies a version that is pinned.
+    fn copy(&self, present: &Pin, checkpoint: Checkpoint) -> Result<Base> {
         let (destination, slot) = (&self.destination, self.slot());
         let failed = |error| destination.failed("copying the present version", error);
-        let Some(old) = old else { return Ok(Base::nothing()) };
-        if !old.is_folder() {
-            return self.start_with_file();
-        }
-        let present = Snapshot::open_at(destination.parent(), Path::new(&destination.name), false)?;
         if sys::stat(slot, &destination.name).map_err(failed)?.is_none() {
             sys::mkdir(slot, &destination.name, 0o777).map_err(failed)?;
         }
@@ -135,9 +165,7 @@ impl Staged {
         })?;
         // Open without the pin: a version that is displaced meanwhile can go, its inode number cannot.
         let handle = sys::openat(present.as_fd(), OsStr::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY, 0);
-        let base = Base::version(handle.map_err(failed)?, present.stat());
-        present.close_with(checkpoint);
-        Ok(base)
+        Ok(Base::version(handle.map_err(failed)?, present.stat()))
     }
 
     /// The same for a file, at a path for a tool.
@@ -185,7 +213,7 @@ impl Staged {
     /// The path that the user and other programs get: absolute, so that `chdir` does not matter; where
     /// that is too long for one system call, or not safe, through `/proc`.
     fn shown_path(&self) -> PathBuf {
-        let slot = self.slot.as_ref().map(|slot| slot.name.as_os_str()).unwrap_or_default();
+        let slot = self.slot.as_ref().map(Slot::path).unwrap_or_default();
         let path = self.destination.staging_path().map(|folder| folder.join(slot).join(&self.destination.name));
         match path {
             // Where anybody can rename, the path would lead through a name that is not ours alone.
@@ -218,16 +246,10 @@ impl Staged {
         let care = old.map(|_| sync::care(slot, settings.durability, destination, kind == Kind::File));
         let durability = care.as_ref().map_or(settings.durability, |care| care.durability);
         let new = InSlot { slot, name, kind };
-        let exchanged = match kind {
-            Kind::Folder => publish::staged(destination, new, terms, old.is_some())?,
-            _ if terms.backup.is_some() && old.is_some() => match publish::exchange(destination, new, terms)? {
-                None => {
-                    publish::named(destination, slot, name, Terms { overwrite: false, ..terms })?;
-                    None
-                }
-                exchanged => exchanged,
-            },
-            _ => publish::named(destination, slot, name, terms).map(|()| None)?,
+        let exchanged = if kind == Kind::Folder || terms.backup.is_some() {
+            publish::staged(destination, new, terms, old.is_some())?
+        } else {
+            publish::named(destination, slot, name, terms).map(|()| None)?
         };
         let locked = exchanged.is_some_and(|exchanged| exchanged.lock_gone);
         let settled = self.after_publish(opened.as_ref(), later, durability);
@@ -325,7 +347,7 @@ impl Staged {
         // Only an exchange leaves something that takes long.
         let displaced = self.settings.cleanup == Cleanup::Background && locked;
         let slot = if displaced { give_back_later(slot, &self.destination)? } else { slot };
-        let hint = format!("what is left in {} is removed by the next writer that can", slot.name.to_string_lossy());
+        let hint = format!("what is left in {} is removed by the next writer that can", slot.path().display());
         let cleaned = slot.give_back(self.destination.slots(), checkpoint);
         cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish().hint(hint))
     }
@@ -333,7 +355,7 @@ impl Staged {
     fn rollback(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.owned("rolling back")?;
         let Some(slot) = self.slot.take() else { return Ok(()) };
-        let hint = format!("what is left in {} is removed by the next writer that can", slot.name.to_string_lossy());
+        let hint = format!("what is left in {} is removed by the next writer that can", slot.path().display());
         slot.give_back(self.destination.slots(), checkpoint)
             .map_err(|error| self.destination.failed("rolling back", error).hint(hint))
     }
@@ -379,6 +401,8 @@ fn give_back_later(slot: Slot, destination: &Arc<Destination>) -> Option<Slot> {
             drop(slot.give_back(destination.slots(), &mut tree::go_on));
         }
     };
+    #[cfg(test)]
+    let work = crate::explore::spawn(work)?;
     match std::thread::Builder::new().name("atomik cleanup".into()).spawn(work) {
         Ok(_) => None,
         Err(_) => take(&shared),
@@ -486,7 +510,7 @@ macro_rules! guard {
 guard!(
     /// A new version of a whole folder, invisible until [`commit`](Folder::commit).
     ///
-    /// Staging is `.atomik-N.NAME/NAME` beside the destination, readable by its owner only. It is
+    /// Staging is `.atomik-0.NAME~/NAME` beside the destination, readable by its owner only. It is
     /// published with `renameat2(2)`: `RENAME_NOREPLACE`, or `RENAME_EXCHANGE` when there is a folder
     /// to replace, which is then removed. Dropping it without a commit discards it.
     ///

@@ -214,18 +214,25 @@ impl Group {
     pub(crate) fn expect(&mut self, destination: &Destination) -> Result<usize> {
         self.owned()?;
         let failed = |error| destination.unstaged(error);
-        let (device, mount) = sys::device_and_mount(destination.parent()).map_err(failed)?;
-        let mount = match mount {
-            None => sys::mount_id(destination.parent()).map_err(failed)?,
-            unique => unique,
-        };
+        let parent = sys::stat_fd(destination.parent()).map_err(failed)?;
+        let (device, mut mount) = (parent.dev, Some(parent.mount));
+        if !parent.mount_is_unique {
+            mount = sys::mount_id(destination.parent()).map_err(failed)?;
+        }
         let here = self.homes.iter().position(|home| (home.device, home.mount) == (device, mount));
         let index = if let Some(index) = here {
             index
         } else {
             let parent = destination.parent().try_clone_to_owned().map_err(failed)?;
-            let own = Destination::known(destination.path.clone(), destination.name.clone(), parent);
+            let known = destination.known_of_mount();
+            let own = Destination::known(destination.path.clone(), destination.name.clone(), parent, known);
             let slot = Slot::take(own.slots()).map_err(failed)?;
+            let tried = publish::try_to_move_a_file(&own, slot.fd.as_fd());
+            if let Err(error) = tried {
+                // It is empty; if it resists, the next writer removes it.
+                drop(slot.give_back(own.slots(), &mut tree::go_on));
+                return Err(error);
+            }
             self.homes.push(Home { mount, device, destination: own, slot: Some(slot), exchanges: false });
             self.homes.len() - 1
         };
@@ -324,7 +331,8 @@ impl Group {
             self.failed(member, "opening the parent folder", error)
                 .hint("the folder that was there when it was added has been moved or removed")
         })?;
-        Ok(Destination::known(self.path(member), member.name.to_os_string(), parent))
+        let known = self.home(member).destination.known_of_mount();
+        Ok(Destination::known(self.path(member), member.name.to_os_string(), parent, known))
     }
 
     fn home(&self, member: &Member) -> &Home {
@@ -356,7 +364,7 @@ impl Group {
             let old = destination.check(member.kind, member.overwrite, false)?;
             if member.kind == Kind::File {
                 // A folder's own slot has done it.
-                let swept = slot::sweep_all(destination.slots(), checkpoint).err();
+                let swept = slot::remove_orphans(destination.slots(), checkpoint).err();
                 self.leftover = self.leftover.take().or(swept.map(|error| destination.failed("cleaning up", error)));
             }
             self.members[index].replaces = old.is_some();
@@ -402,11 +410,7 @@ impl Group {
             member.displaced_mode = displaced_mode;
             if !lock_gone {
                 // The next writer that needs the lock, or a sweep, removes a name that resists.
-                drop(slot::remove_orphan_lock(
-                    destination.parent(),
-                    &slot::name("lock", &destination.name),
-                    &destination.user,
-                ));
+                drop(destination.remove_lock_here());
             }
         }
         Ok(())
@@ -451,6 +455,18 @@ impl Group {
     /// Takes one publish back, unless somebody else's version is there by now. Under the publish lock: whoever has
     /// built on our version either has published by then, or finds it gone.
     fn take_one_back(&self, member: &Member, destination: &Destination, name: &OsStr) -> io::Result<bool> {
+        // Who holds the publish lock has a slot here, so that the next writer looks for the lock after a kill. Without one,
+        // on a full disk, the version is taken back all the same.
+        let mark = Slot::take(destination.slots()).ok();
+        let taken = self.swap_back(member, destination, name);
+        if let Some(mark) = mark {
+            // It is empty; if it resists, the next writer removes it.
+            drop(mark.give_back(destination.slots(), &mut tree::go_on));
+        }
+        taken
+    }
+
+    fn swap_back(&self, member: &Member, destination: &Destination, name: &OsStr) -> io::Result<bool> {
         let (slot, parent, target) = (self.home(member).fd(), destination.parent(), &*member.name);
         let _lock = lock::publish(destination).map_err(io::Error::from)?;
         let ours = |stat: Option<sys::Stat>| stat.is_some_and(|stat| stat.ino == member.inode);

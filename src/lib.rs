@@ -24,6 +24,8 @@ mod committed;
 mod destination;
 mod error;
 #[cfg(test)]
+mod explore;
+#[cfg(test)]
 mod faults;
 mod file;
 mod folder;
@@ -51,5 +53,6 @@ pub use group::Group;
 pub use options::{Cleanup, Durability, Options};
 pub use probe::{Probe, probe};
 pub use rename::{RenameFlags, exchange, rename, renameat2};
+pub use slot::LockReach;
 pub use snapshot::Snapshot;
 pub use sweep::{Orphan, Sweep};

@@ -1,9 +1,8 @@
-//! The lock of a destination, `.atomik-lock.NAME`: made on demand, removed after each use.
+//! The lock of a destination, `.atomik-lock.NAME~`: made on demand, removed after each use.
 //!
 //! It is held for the microseconds of a folder's replacing publish, so that one that depends on the
-//! present version can check and exchange as one step, and while slots above the first are made or
-//! given back. A writer that is killed while it holds the lock leaves the name, which means nothing;
-//! the next writer removes it.
+//! present version can check and exchange as one step, and while a killed writer's backup is completed. A writer that is
+//! killed while it holds the lock leaves the name, which means nothing; the next writer removes it.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,11 +13,12 @@ use nix::fcntl::OFlag;
 
 use crate::destination::Destination;
 use crate::error::Result;
-use crate::slot;
-use crate::sys::{self, Lock, User, errno};
+use crate::slot::{self, Beside, Kind, Patience};
+use crate::sys::{self, Lock, errno};
 
-/// How often, a millisecond apart, a lock of another user is tried before it is an error.
-const TRIES: u32 = 2_000;
+/// How often a lock of another user is tried before it is an error: for two seconds, after pauses that grow to the longest.
+const TRIES: u32 = 48;
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// How often a lock may be gone when it is held, each time since another writer was done with it.
 const GONE: u32 = 10_000;
 
@@ -32,9 +32,10 @@ pub(crate) struct NamedLock<'a> {
 
 /// Waits for the publish lock of a destination.
 pub(crate) fn publish(destination: &Destination) -> Result<NamedLock<'_>> {
-    let name = slot::name("lock", &destination.name);
+    let beside = destination.beside();
+    let name = beside.name(Kind::Lock);
     let hint = format!("another user's {} stays; if no writer of theirs is running, remove it", name.to_string_lossy());
-    NamedLock::take(destination.parent(), name, &destination.user).map_err(|error| {
+    NamedLock::take(beside).map_err(|error| {
         let foreign = errno(&error) == libc::EBUSY;
         let error = destination.failed("taking the publish lock", error);
         if foreign { error.hint(hint) } else { error }
@@ -43,22 +44,27 @@ pub(crate) fn publish(destination: &Destination) -> Result<NamedLock<'_>> {
 
 impl<'a> NamedLock<'a> {
     /// Waits for the lock; `EBUSY` if another user's stays in its place.
-    pub(crate) fn take(dir: BorrowedFd<'a>, name: OsString, user: &User) -> io::Result<Self> {
-        let (mut tries, mut gone) = (0, 0);
+    pub(crate) fn take(beside: Beside<'a>) -> io::Result<Self> {
+        let (dir, name) = (beside.dir, beside.name(Kind::Lock));
+        let (mut tries, mut gone, mut patience) = (0, 0, Patience::default());
         while tries < TRIES && gone < GONE {
-            match attempt(dir, &name, user) {
+            match attempt(beside, &name) {
                 Ok(Some(fd)) => return Ok(Self { dir, name, fd: Some(fd) }),
                 // Its holder removed it while we waited: it is free, unless somebody plays with it.
                 Ok(None) => gone += 1,
                 Err(error) if errno(&error) == libc::EOPNOTSUPP => return Ok(Self { dir, name, fd: None }),
-                // Another user's: it stands for microseconds only.
-                Err(error) if errno(&error) == libc::EACCES && sys::stat(dir, &name)?.is_some() => {
+                // Another user's: it stands for microseconds only. Where none is there, this folder refuses new files.
+                Err(error) if errno(&error) == libc::EACCES => {
                     tries += 1;
-                    std::thread::sleep(Duration::from_millis(1));
+                    if tries == TRIES && sys::stat(dir, &name)?.is_none() {
+                        return Err(error);
+                    }
+                    sys::sleep(LONGEST_PAUSE.min(Duration::from_millis(1 << tries.min(6))));
                 }
+                Err(error) if patience.again(beside, &error) => {}
                 Err(error) => {
                     // It may have been made before the error, and nobody who cleans up would look here.
-                    drop(slot::remove_orphan_lock(dir, &name, user));
+                    drop(slot::remove_orphan_lock(beside));
                     return Err(error);
                 }
             }
@@ -68,7 +74,8 @@ impl<'a> NamedLock<'a> {
 }
 
 /// `None`: it was removed while we waited; `EACCES`: it is another user's.
-fn attempt(dir: BorrowedFd, name: &OsString, user: &User) -> io::Result<Option<OwnedFd>> {
+fn attempt(beside: Beside, name: &OsString) -> io::Result<Option<OwnedFd>> {
+    let dir = beside.dir;
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let fd = match sys::openat(dir, name, flags, 0o600) {
         // A symlink, a folder, a lease: nothing that we have made.
@@ -83,12 +90,12 @@ fn attempt(dir: BorrowedFd, name: &OsString, user: &User) -> io::Result<Option<O
         other => other?,
     };
     let foreign = || io::Error::from_raw_os_error(libc::EACCES);
-    if stat.uid != user.id() {
+    if !beside.owns(&stat) {
         // Root can open it, but a user must not make root wait.
         return Err(foreign());
     }
     // Nor must anybody who can open it by another name, or by looser permissions than we give it.
-    let ours_alone = stat.links <= 1 && stat.permissions() | 0o700 == 0o700;
+    let ours_alone = stat.links <= 1 && (stat.permissions() | 0o700 == 0o700 || beside.makes_up_modes());
     match sys::lock(fd.as_fd(), ours_alone)? {
         Lock::Held => {}
         Lock::Taken => return Err(foreign()),

@@ -20,14 +20,15 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    fn of(dir: BorrowedFd, name: &OsStr, stat: Stat) -> io::Result<Self> {
+    /// What `name` beside a destination carries.
+    fn of(destination: &Destination, name: &OsStr, stat: Stat) -> io::Result<Self> {
         // The l-calls do not follow the last component; O_PATH handles have no flistxattr (EBADF).
-        let mut path = sys::proc_path(dir);
+        let mut path = sys::proc_path(destination.parent());
         path.push("/");
         path.push(name);
         let path = sys::cstring(&path)?;
-        let names = match sys::list_xattrs(&path) {
-            Err(error) if errno(&error) == libc::ENOENT => Vec::new(),
+        let names = match listed(destination, sys::list_xattrs(&path)) {
+            Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => Vec::new(),
             other => other?,
         };
         let mut xattrs = Vec::new();
@@ -87,7 +88,7 @@ impl Metadata {
 
     /// Gives `fd` this metadata but the mode; answers the mode that it should have, and whether the
     /// present one may have changed.
-    fn apply(mut self, fd: BorrowedFd, staged: &Stat) -> io::Result<(u32, bool)> {
+    fn apply(mut self, destination: &Destination, fd: BorrowedFd, staged: &Stat) -> io::Result<(u32, bool)> {
         // Set-id bits of a file are about the old content; of a folder they are about its entries.
         let mut mode = self.stat.permissions() & if self.stat.is_folder() { 0o7777 } else { 0o1777 };
         let mut changed = (self.stat.uid, self.stat.gid) != (staged.uid, staged.gid);
@@ -101,7 +102,7 @@ impl Metadata {
             }
         }
         // What staging inherited from its folder, and the old version does not have.
-        for name in sys::list_xattrs_of(fd)? {
+        for name in listed(destination, sys::list_xattrs_of(fd))? {
             if (*name == *ACCESS_ACL || *name == *DEFAULT_ACL) && !self.xattrs.iter().any(|(kept, _)| *kept == name) {
                 sys::remove_xattr(fd, &name)?;
                 changed = true;
@@ -112,6 +113,14 @@ impl Metadata {
             set_where_permitted(fd, name, value)?;
         }
         Ok((mode, changed))
+    }
+}
+
+/// The names of extended attributes. rclone answers `EIO` since it has none; on a disk that is a failure.
+fn listed(destination: &Destination, names: io::Result<Vec<CString>>) -> io::Result<Vec<CString>> {
+    match names {
+        Err(error) if errno(&error) == libc::EIO && destination.slots().domain().is_some() => Ok(Vec::new()),
+        other => other,
     }
 }
 
@@ -182,8 +191,8 @@ pub(crate) fn settle(
     let settle = || {
         let staged = sys::stat_fd(fd)?;
         let (kept, changed) = match old {
-            Some(stat) => Metadata::of(destination.parent(), &destination.name, stat)?
-                .apply(fd, &staged)
+            Some(stat) => Metadata::of(destination, &destination.name, stat)?
+                .apply(destination, fd, &staged)
                 .map(|(mode, changed)| (Some(mode), changed))?,
             None => (None, false),
         };
@@ -220,7 +229,7 @@ fn hand_on(destination: &Destination, slot: BorrowedFd) -> io::Result<()> {
         sys::chown(slot, None, Some(gid))?;
     }
     sys::chmod(slot, destination.slots().mode()? | if hands_on { 0o2000 } else { 0 })?;
-    let given = Metadata::of(destination.parent(), OsStr::new("."), parent)?;
+    let given = Metadata::of(destination, OsStr::new("."), parent)?;
     match given.xattrs.iter().find(|(name, _)| **name == *DEFAULT_ACL) {
         Some((name, value)) => sys::set_xattr(slot, name, value),
         None if sys::list_xattrs_of(slot)?.iter().any(|name| **name == *DEFAULT_ACL) => {

@@ -5,16 +5,15 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::OnceLock;
 
 use nix::fcntl::OFlag;
 
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::publish::{EXCHANGE, NOREPLACE};
-use crate::slot::{Beside, Slot};
+use crate::slot::{Beside, Known, LockReach, Slot};
 use crate::sync::{self, Mount};
-use crate::sys::{self, Lock, User};
+use crate::sys::{self, Lock};
 use crate::tree;
 
 /// What the filesystem of a folder can do, as it was seen to do it in a scratch slot there.
@@ -36,6 +35,14 @@ pub struct Probe {
     pub reflink: bool,
     /// `flock(2)` on folders: needed for snapshots and updates, and to know orphans from the living.
     pub directory_locks: bool,
+    /// How far such a lock is seen: only there do writers know each other's slots, and updates each other's publish.
+    pub lock_reach: LockReach,
+    /// Hard links (`link(2)`): a new file is published by one where there are unnamed files, or no `RENAME_NOREPLACE`.
+    pub hard_links: bool,
+    /// Does a new folder show the mode that was asked for? If not, the filesystem makes modes up.
+    pub modes_kept: bool,
+    /// Does a new file show the user that made it? If not, the filesystem makes owners up.
+    pub owners_kept: bool,
     /// `user.*` extended attributes.
     pub xattrs: bool,
     /// `syncfs(2)` that syncs and reports errors.
@@ -50,7 +57,7 @@ pub struct Probe {
 
 impl Probe {
     /// Its rows: a name, and what was seen.
-    fn rows(&self) -> [(&'static str, String); 11] {
+    fn rows(&self) -> [(&'static str, String); 15] {
         let yes = |can: bool| String::from(if can { "yes" } else { "no" });
         [
             ("filesystem", self.filesystem.clone()),
@@ -60,11 +67,25 @@ impl Probe {
             ("EXCHANGE", yes(self.exchange)),
             ("reflink", yes(self.reflink)),
             ("directory locks", yes(self.directory_locks)),
+            ("locks reach", self.lock_reach_words().into()),
+            ("hard links", yes(self.hard_links)),
+            ("modes kept", yes(self.modes_kept)),
+            ("owners kept", yes(self.owners_kept)),
             ("user xattrs", yes(self.xattrs)),
             ("syncfs", yes(self.syncfs)),
             ("single flush", yes(self.single_flush)),
             ("durability", self.durability_word().into()),
         ]
+    }
+
+    /// How far locks are seen, in words: "everybody", "this machine and mount", "nobody".
+    #[must_use]
+    pub fn lock_reach_words(&self) -> &'static str {
+        match self.lock_reach {
+            LockReach::Everybody => "everybody",
+            LockReach::ThisMachineAndMount => "this machine and mount",
+            LockReach::Nobody => "nobody",
+        }
     }
 
     /// The strongest durability in a word: "full", "none", or "unknown".
@@ -107,15 +128,15 @@ pub fn probe(directory: impl AsRef<Path>) -> Result<Probe> {
     let directory = directory.as_ref();
     let failed = |error| Error::new("probing", directory, error);
     let (dir, _) = sys::open_parent(sys::CWD, directory.as_os_str(), false).map_err(failed)?;
-    let (user, folder) = (User::default(), OnceLock::new());
-    let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("probe"), user: &user, folder: &folder };
+    let known = Known::default();
+    let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("probe"), known: &known };
     let slot = Slot::take(beside).map_err(failed)?;
-    let tried = try_all(&slot);
+    let tried = try_all(&slot, beside);
     slot.give_back(beside, &mut tree::go_on).map_err(failed)?;
     tried.map_err(failed)
 }
 
-fn try_all(slot: &Slot) -> io::Result<Probe> {
+fn try_all(slot: &Slot, beside: Beside) -> io::Result<Probe> {
     let dir = slot.fd.as_fd();
     let make = |name: &str| {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
@@ -135,7 +156,9 @@ fn try_all(slot: &Slot) -> io::Result<Probe> {
         Some(file) => sys::link_fd(file.as_fd(), dir, OsStr::new("unnamed")).is_ok(),
         None => false,
     };
-    let (known, mount) = (Mount::of(dir), sys::stat_fd(dir)?.mount);
+    let (known, mount) = (Mount::of(dir), sys::mount_in_table(dir)?);
+    let (file, folder) = (sys::stat_fd(one.as_fd())?, sys::stat(dir, folders[0])?);
+    let directory_locks = locks(dir)?;
     Ok(Probe {
         filesystem: type_of(mount).unwrap_or_else(|| format!("{:#x}", sys::filesystem(dir).unwrap_or(0))),
         mount_id: mount,
@@ -143,7 +166,15 @@ fn try_all(slot: &Slot) -> io::Result<Probe> {
         noreplace: rename("one", "third", NOREPLACE),
         exchange: rename("folder", "other folder", EXCHANGE),
         reflink: sys::reflink(one.as_fd(), other.as_fd())?,
-        directory_locks: locks(dir)?,
+        directory_locks,
+        lock_reach: match beside.domain() {
+            _ if !directory_locks => LockReach::Nobody,
+            None => LockReach::Everybody,
+            Some(_) => LockReach::ThisMachineAndMount,
+        },
+        hard_links: sys::link(dir, OsStr::new("other"), dir, OsStr::new("linked")).is_ok(),
+        modes_kept: folder.is_some_and(|folder| folder.permissions() & 0o777 == 0o700),
+        owners_kept: file.uid == beside.known.user.id(),
         xattrs: sys::set_xattr(other.as_fd(), c"user.atomik", b"probe").is_ok(),
         syncfs: known.syncfs_works(),
         single_flush: sync::single_flush(dir),

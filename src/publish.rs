@@ -3,13 +3,16 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use nix::fcntl::OFlag;
+
 use crate::backup;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock;
-use crate::slot;
+use crate::slot::{self, Linked};
 use crate::snapshot::{self, Base};
 use crate::sync;
+use crate::sys::filesystems::CIFS;
 use crate::sys::{self, Stat, errno};
 use crate::tree;
 
@@ -60,20 +63,23 @@ fn failed(destination: &Destination, error: std::io::Error) -> Error {
         libc::EXDEV => error.hint("the destination belongs to a lower layer of an overlay (a container image), or to another mount: publish to a folder that was made in this container, or to a volume"),
         libc::EBUSY => error.hint("the destination is a mount point or in use: publish a folder above it, or mount its parent folder"),
         libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint("this filesystem (or sandbox) cannot publish without a moment in which the destination is missing or could be lost"),
+        libc::EACCES if sys::filesystem(destination.parent()).is_ok_and(|kind| CIFS.contains(&kind)) => error
+            .kind_is(ErrorKind::Busy)
+            .hint("a server of CIFS replaces no file that a program has open: try again when it is closed"),
         libc::EPERM | libc::EACCES => error.hint("the destination may not be replaced: look at its attributes, at the sticky bit and the permissions of its folder"),
         libc::ENOENT => error.hint("the destination's folder has been removed, or there is nothing to publish"),
         _ => error,
     }
 }
 
-/// Publishes an unnamed file; answers the slot number from which to sweep, if a slot was used.
+/// Publishes an unnamed file; answers the name that it had in a slot, if it needed one.
 pub(crate) fn unnamed(
     destination: &Destination,
     file: BorrowedFd,
     terms: Terms,
     exists: bool,
     sync_named: bool,
-) -> Result<Option<u32>> {
+) -> Result<Option<Linked>> {
     let fail = |error| failed(destination, error);
     if !exists {
         terms.check(destination, None)?;
@@ -87,21 +93,22 @@ pub(crate) fn unnamed(
             other => return other.map(|()| None).map_err(fail),
         }
     }
-    let dir = destination.staging();
+    let slots = destination.slots();
     // Locked before it has a name: nobody ever takes it for an orphan.
     sys::lock(file, false).map_err(fail)?;
-    let slot = slot::link(file, destination.slots()).map_err(fail)?;
+    let linked = Linked::link(file, slots).map_err(fail)?;
     let publish = || {
         if sync_named {
             sync::again(file, destination)?;
         }
-        named(destination, dir, &slot.name, terms)
+        named(destination, linked.dir(slots), &linked.name, terms)
     };
     match publish() {
-        Ok(()) => Ok(Some(slot.next)),
+        Ok(()) => Ok(Some(linked)),
         Err(error) => {
             // If this fails too, the slot is an orphan, which the next writer removes.
-            drop(sys::unlink(dir, &slot.name));
+            drop(sys::unlink(linked.dir(slots), &linked.name));
+            drop(linked.give_back(slots, &mut tree::go_on));
             Err(error)
         }
     }
@@ -109,8 +116,7 @@ pub(crate) fn unnamed(
 
 /// Publishes a file or symlink that has a name in `dir`.
 pub(crate) fn named(destination: &Destination, dir: BorrowedFd, name: &OsStr, terms: Terms) -> Result<()> {
-    let (parent, target) = (destination.parent(), &destination.name);
-    let replace = || sys::renameat2(dir, name, parent, target, 0).map_err(|error| failed(destination, error));
+    let replace = || rename(destination, dir, name, 0).map_err(|error| failed(destination, error));
     match terms.base {
         Some(base) if !base.is_nothing() => {
             let _lock = lock::publish(destination)?;
@@ -119,10 +125,33 @@ pub(crate) fn named(destination: &Destination, dir: BorrowedFd, name: &OsStr, te
         }
         None if terms.overwrite => replace(),
         // A name that stays in the slot goes with the slot.
-        _ => move_file(dir, name, parent, target).map(drop).map_err(|error| match errno(&error) {
+        _ => move_staged_file(destination, dir, name).map_err(|error| match errno(&error) {
             libc::EEXIST => terms.appeared(destination, error),
             _ => failed(destination, error),
         }),
+    }
+}
+
+/// Renames what is staged to the destination; odd answers are none as long as it still has its name in the slot.
+fn rename(destination: &Destination, dir: BorrowedFd, name: &OsStr, flags: u32) -> std::io::Result<()> {
+    let mut patience = slot::Patience::default();
+    loop {
+        match sys::renameat2(dir, name, destination.parent(), &destination.name, flags) {
+            Err(error)
+                if patience.again(destination.slots(), &error) && matches!(sys::stat(dir, name), Ok(Some(_))) => {}
+            other => return other,
+        }
+    }
+}
+
+fn move_staged_file(destination: &Destination, dir: BorrowedFd, name: &OsStr) -> std::io::Result<()> {
+    let mut patience = slot::Patience::default();
+    loop {
+        match move_file(dir, name, destination.parent(), &destination.name) {
+            Err(error)
+                if patience.again(destination.slots(), &error) && matches!(sys::stat(dir, name), Ok(Some(_))) => {}
+            other => return other.map(drop),
+        }
     }
 }
 
@@ -162,7 +191,7 @@ pub(crate) fn staged(
     mut exists: bool,
 ) -> Result<Option<Exchanged>> {
     let InSlot { slot, name, kind } = new;
-    let (parent, target, overwrite) = (destination.parent(), &destination.name, terms.overwrite);
+    let overwrite = terms.overwrite;
     for _ in 0..ROUNDS {
         if exists {
             if let Some(exchanged) = exchange(destination, new, terms)? {
@@ -171,14 +200,14 @@ pub(crate) fn staged(
         }
         terms.check(destination, None)?;
         let moved = match kind {
-            Kind::File => move_file(slot, name, parent, target).map(drop),
-            _ => sys::renameat2(slot, name, parent, target, NOREPLACE),
+            Kind::File => move_staged_file(destination, slot, name),
+            _ => rename(destination, slot, name, NOREPLACE),
         };
         match moved {
             Err(error) if kind != Kind::File && overwrite && is_unsupported(&error) => {
-                return sys::renameat2(slot, name, parent, target, 0)
+                return rename(destination, slot, name, 0)
                     .map(|()| None)
-                    .map_err(|error| failed(destination, error));
+                    .map_err(|error| unreplaced(destination, error));
             }
             Err(error) if terms.base.is_some() && errno(&error) == libc::EEXIST => {
                 return Err(terms.appeared(destination, error));
@@ -193,11 +222,45 @@ pub(crate) fn staged(
         .hint("the destination keeps appearing and vanishing"))
 }
 
-/// Tries, before the body, whether two names can be exchanged beside the destination.
+/// The error of a folder that plain `rename` cannot publish, since another has appeared at the destination meanwhile.
+/// sshfs says `EPERM` of that.
+fn unreplaced(destination: &Destination, error: std::io::Error) -> Error {
+    // NFS may say that nothing is there for some seconds more.
+    let full = matches!(errno(&error), libc::ENOTEMPTY | libc::EEXIST);
+    if full || matches!(destination.stat(), Ok(Some(now)) if now.is_folder()) {
+        return destination.failed("publishing", error).kind_is(ErrorKind::Unsupported).hint(
+            "a folder has appeared at the destination meanwhile, and this filesystem cannot exchange two folders",
+        );
+    }
+    failed(destination, error)
+}
+
+/// Tries, before the body, whether a file that has a name in a slot can be given another one without replacing what has it.
+pub(crate) fn try_to_move_a_file(destination: &Destination, slot: BorrowedFd) -> Result<()> {
+    // Local filesystems can.
+    if destination.slots().domain().is_none() {
+        return Ok(());
+    }
+    let (one, other) = (slot::scratch("one", &destination.name), slot::scratch("other", &destination.name));
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
+    let tried = sys::openat(slot, &one, flags, 0o600).and_then(|_| move_file(slot, &one, slot, &other));
+    for name in [one, other] {
+        // What resists goes with the slot.
+        drop(sys::unlink(slot, &name));
+    }
+    tried.map(drop).map_err(|error| {
+        destination.failed("creating staging", error).kind_is(ErrorKind::Unsupported).hint(
+            "this filesystem (or sandbox) has neither RENAME_NOREPLACE nor hard links: pass overwrite=True, for which plain rename is enough",
+        )
+    })
+}
+
+/// Tries, before the body, whether two names can be exchanged beside the destination, and a backup be marked.
 pub(crate) fn try_exchange(destination: &Destination) -> Result<()> {
     let slots = destination.slots();
     let slot = slot::Slot::take(slots).map_err(|error| destination.failed("creating staging", error))?;
-    let tried = try_to_exchange(destination, slot.fd.as_fd());
+    let tried =
+        try_to_exchange(destination, slot.fd.as_fd()).and_then(|()| backup::try_to_mark(destination, slot.fd.as_fd()));
     // What resists is removed with the slot that the commit takes.
     drop(slot.give_back(slots, &mut tree::go_on));
     tried
@@ -205,7 +268,7 @@ pub(crate) fn try_exchange(destination: &Destination) -> Result<()> {
 
 /// The same in a slot; both names are gone afterwards.
 pub(crate) fn try_to_exchange(destination: &Destination, slot: BorrowedFd) -> Result<()> {
-    let (one, other) = (slot::name("one", &destination.name), slot::name("other", &destination.name));
+    let (one, other) = (slot::scratch("one", &destination.name), slot::scratch("other", &destination.name));
     let tried = sys::mkdir(slot, &one, 0o700)
         .and_then(|_| sys::mkdir(slot, &other, 0o700))
         .and_then(|_| sys::renameat2(slot, &one, slot, &other, EXCHANGE));
@@ -242,9 +305,11 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
     if terms.base.is_some() || terms.backup.is_some() {
         let now = destination.stat()?;
         terms.check(destination, now.as_ref())?;
-        let Some(now) = now else { return Ok(None) };
+        if now.is_none() {
+            return Ok(None);
+        }
         if let Some(backup) = terms.backup {
-            backup::mark(slot, &now, backup).map_err(|error| failed(destination, error))?;
+            backup::mark(slot, destination, backup).map_err(|error| failed(destination, error))?;
         }
     }
     let swap = || sys::renameat2(slot, name, parent, target, EXCHANGE);
@@ -295,7 +360,7 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
         swap().and_then(|()| restore()).map_err(|error| failed(destination, error).after_publish())?;
         return Err(refusal);
     }
-    if terms.backup.is_some() && backup::complete(slot, parent, &[name]).is_ok() {
+    if terms.backup.is_some_and(|backup| backup::complete(slot, destination, backup).is_ok()) {
         // If completing fails, giving the slot back tries again, says why, and keeps what it cannot rename.
         restore().map_err(|error| failed(destination, error).after_publish())?;
     }
@@ -312,7 +377,7 @@ mod tests {
     use crate::options::{Durability, Options};
 
     /// What an old btrfs needs, on whatever filesystem the tests run.
-    fn publish_with_a_second_sync(path: &Path, overwrite: bool, exists: bool) -> Result<Option<u32>> {
+    fn publish_with_a_second_sync(path: &Path, overwrite: bool, exists: bool) -> Result<Option<Linked>> {
         let settings = Options::<crate::File>::new().overwrite(true).durability(Durability::Full).settings;
         let (destination, _) = Destination::open(sys::CWD, path, Kind::File, &settings, false)?;
         let mut file = std::fs::File::from(sys::tmpfile(destination.staging()).unwrap().unwrap());

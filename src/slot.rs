@@ -1,316 +1,508 @@
 //! Slots: where staging has a name, and where an exchange leaves the displaced version.
 //!
-//! `.atomik-N.NAME` stands beside the destination (or in `tmp_dir`). Whoever holds its lock owns it;
-//! without a holder it is an orphan, which the next writer removes. Nobody ever waits.
+//! The first writer to a destination has the slot `.atomik-0.NAME~`, the porch. A writer that finds the porch taken makes
+//! a slot of any free name in the room, the folder `.atomik-uUID.NAME~/`, one a user. Whoever holds the lock of a slot owns
+//! it; a slot whose lock is free is an orphan, which the next writer removes. Nobody ever waits for a slot.
+//!
+//! ```text
+//!     mkdir, open, flock, statx, getdents64           the body                rename, or exchange
+//!  ───────────────────────────────────────▶ staging ──────────▶ complete ──────────────────────▶ displaced, or empty
+//!     anything unexpected: start over                                                                    │ clear, rmdir
+//!                                                                                                        ▼
+//!     death at any of these points leaves an orphan; pinned by a reader: left to that reader           gone
+//! ```
+//!
+//! Whatever is not as expected (a name that is gone, locked, or leads elsewhere) starts the step over. Nothing is removed
+//! by name that this process does not hold locked, but for a room, which `rmdir` removes only if it is empty.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::lock::NamedLock;
 use crate::sys::{self, Lock, Stat, User, errno};
 use crate::tree::{self, Checkpoint};
 
+mod domain;
+mod inspect;
 mod name;
-mod orphans;
+mod owner;
+mod reclaim;
+mod room;
 
-pub(crate) use name::{destination_of, is_name, name, number_of};
-use orphans::{Above, Found, Orphans, clear, is_empty, is_named, is_ours, list, look, stat_opened, sweep};
-pub(crate) use orphans::{Inspected, inspect, remove_displaced, remove_orphan_lock, sweep_all, sweep_from};
+pub use domain::LockReach;
+pub(crate) use inspect::{Inspected, Terms, inspect_all};
+pub(crate) use name::{Kind, parse, scratch};
+pub(crate) use reclaim::is_change;
+use reclaim::{Cleared, Found, clear, is_empty, is_free, is_named, reclaim};
 
-/// A litter of this many slots is somebody's mischief, and so is a slot that as often is there when it
-/// is made and gone when it is opened: go to a random name.
-const MOST: u32 = 10_000;
+/// How often a step is started over, each time since another process was faster; and after how many rounds each begins with
+/// a pause, since FUSE may repeat a stale answer.
+const MAX_ROUNDS: u32 = 1_000;
+const EAGER_ROUNDS: u32 = 100;
 
-/// FUSE servers keep an unlinked file that was open under a hidden name until they hear, a moment
-/// later, that it was closed: how often, a millisecond apart, a slot is tried.
-const FORGETTING: u32 = 50;
+/// The rounds of a step.
+fn rounds() -> impl Iterator<Item = u32> {
+    (0..MAX_ROUNDS).inspect(|round| {
+        if *round >= EAGER_ROUNDS {
+            sys::sleep(Duration::from_millis(1));
+        }
+    })
+}
 
-/// How long a file waits for the one before it, which needs two system calls (and, on an old btrfs, a
-/// sync), before it takes the next slot; and how often it looks.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// FUSE and NFS keep an unlinked file that was open under a hidden name until the server hears, a moment later, that it was
+/// closed: how often, a millisecond apart, a slot is tried.
+const MAX_PAUSES: u32 = 50;
 
-const PASSING: Duration = Duration::from_micros(50);
+/// How often a step is repeated that a filesystem of another lock domain has failed oddly, a millisecond apart.
+const MAX_ODD: u32 = 50;
+
+/// Counts the odd answers in one step. FUSE and network filesystems say `ENOENT`, `ESTALE` or `ENOTDIR` of what is there
+/// while other processes or machines work in the same folder (seen on bindfs, sshfs and mergerfs), NFS `ETXTBSY` of a rename.
+#[derive(Default)]
+pub(crate) struct Patience(u32);
+
+impl Patience {
+    /// Is the step to be repeated after this error? Pauses if so.
+    pub(crate) fn again(&mut self, beside: Beside, error: &io::Error) -> bool {
+        let odd = is_change(error) || errno(error) == libc::ETXTBSY;
+        let odd = odd && self.0 < MAX_ODD && beside.domain().is_some();
+        if odd {
+            self.0 += 1;
+            sys::sleep(Duration::from_millis(1));
+        }
+        odd
+    }
+}
 
 /// Where the slots of a destination are, and whose.
 #[derive(Clone, Copy)]
 pub(crate) struct Beside<'a> {
     pub(crate) dir: BorrowedFd<'a>,
     pub(crate) destination: &'a OsStr,
-    pub(crate) user: &'a User,
-    /// What `dir` is like, once somebody has looked.
-    pub(crate) folder: &'a OnceLock<Stat>,
+    pub(crate) known: &'a Known,
 }
 
-impl<'a> Beside<'a> {
-    /// Waits for one's turn among the writers that use more than the first slot.
-    fn turn(&self) -> io::Result<NamedLock<'a>> {
-        NamedLock::take(self.dir, self.lock(), self.user)
-    }
-
+/// What is known of a folder, once it has been asked.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// Whose slots are ours.
+    pub(crate) user: User,
     /// What the folder is like.
-    fn look(&self) -> io::Result<Stat> {
-        if let Some(folder) = self.folder.get() {
+    pub(crate) folder: OnceLock<Stat>,
+    domain: OnceLock<Option<u64>>,
+    /// Its mount, by the number that no later mount gets, where nobody has looked at the folder.
+    mount: OnceLock<u64>,
+    /// What is made here by this process shows, where that is not what was asked for.
+    fresh: OnceLock<owner::Fresh>,
+}
+
+impl Known {
+    /// The same for another folder of the same mount.
+    pub(crate) fn on_the_same_mount(&self) -> Self {
+        Self { folder: OnceLock::new(), ..self.clone() }
+    }
+}
+
+impl Beside<'_> {
+    /// What the folder is like.
+    pub(crate) fn look(&self) -> io::Result<Stat> {
+        if let Some(folder) = self.known.folder.get() {
             return Ok(*folder);
         }
         let folder = sys::stat_fd(self.dir)?;
-        Ok(*self.folder.get_or_init(|| folder))
+        Ok(*self.known.folder.get_or_init(|| folder))
     }
 
-    /// The mode of a slot. Where others can rename in the folder, a folder of ours that is no slot might be
-    /// given a slot's name, to be emptied: there slots are marked by a bit that no other folder has
-    /// beside this mode.
-    pub(crate) fn mode(&self) -> io::Result<u32> {
-        let open = self.look()?.others_rename(0o022);
-        Ok(if open { 0o1700 } else { 0o700 })
+    /// The lock domain of the folder; `None` where locks are seen by all.
+    pub(crate) fn domain(&self) -> Option<u64> {
+        *self.known.domain.get_or_init(|| domain::of(*self))
     }
 
-    fn lock(&self) -> OsString {
-        name("lock", self.destination)
+    /// The name of this kind, in the lock domain of the folder.
+    pub(crate) fn name(&self, kind: Kind) -> OsString {
+        name::name(kind, self.domain(), self.destination)
     }
 
-    fn name(&self, number: u32) -> OsString {
-        name(&number.to_string(), self.destination)
+    fn porch(&self) -> OsString {
+        self.name(Kind::Porch)
     }
+}
+
+/// Notes what a file tells that this process has just made in the folder.
+pub(crate) fn learn(beside: Beside, file: &Stat) {
+    if file.mount_is_unique {
+        beside.known.mount.get_or_init(|| file.mount);
+    }
+    // A server may make owners up.
+    if beside.domain().is_none() {
+        beside.known.user.know(file.uid);
+    }
+}
+
+/// Chance for a name that nobody else chooses.
+fn random() -> io::Result<u64> {
+    sys::random()
 }
 
 /// A folder slot that this process owns.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    pub(crate) name: OsString,
+    /// The room that it is in; `None` beside the destination.
+    room: Option<(OsString, OwnedFd)>,
+    name: OsString,
     pub(crate) fd: OwnedFd,
-    /// Its number; `None` where locks do not work and the name is random.
-    number: Option<u32>,
     /// Has its owner held the lock of the destination here? Then nobody's is left.
     pub(crate) lock_taken: bool,
 }
 
 impl Slot {
-    /// Makes a folder slot for a destination; an orphan in its place is removed first.
+    fn new(room: Option<(OsString, OwnedFd)>, name: OsString, fd: OwnedFd) -> Self {
+        Self { room, name, fd, lock_taken: false }
+    }
+}
+
+/// What came of making a slot under one name.
+enum Made {
+    Slot(OwnedFd),
+    /// Another process was faster: start over.
+    Again,
+    /// Somebody else's, alive, pinned, or nothing that this user may remove.
+    Taken,
+    /// It is made, and cannot be locked.
+    Unlockable,
+}
+
+impl Slot {
+    /// Makes a slot: the porch, or a slot in the room if the porch is taken. An orphan in its place is removed first.
     pub(crate) fn take(beside: Beside) -> io::Result<Slot> {
-        let Beside { dir, destination, .. } = beside;
-        let mut number = 0;
-        for _ in 0..MOST {
-            let name = beside.name(number);
-            // Above the first, slots are made in turn, each on the one below: an orphan far up is
-            // found only if there is no gap on the way.
-            let mut turn = None;
-            if number > 0 {
-                if look(beside, &name, Orphans::Empty, &mut tree::go_on)?.is_taken() {
-                    number += 1;
-                    continue;
-                }
-                turn = Some(beside.turn()?);
-                if sys::stat(dir, &beside.name(number - 1))?.is_none() {
-                    number = 0;
-                    continue;
-                }
+        let mut patience = Patience::default();
+        loop {
+            match Self::attempt(beside) {
+                Err(error) if patience.again(beside, &error) => {}
+                slot => return slot,
             }
-            if !sys::mkdir(dir, &name, beside.mode()?)? {
-                if look(beside, &name, Orphans::Remove, &mut tree::go_on)?.is_taken() {
-                    number += 1;
-                    continue;
+        }
+    }
+
+    fn attempt(beside: Beside) -> io::Result<Slot> {
+        let porch = beside.porch();
+        for _ in rounds() {
+            match make(beside, None, &porch)? {
+                Made::Slot(fd) => return Ok(Slot::new(None, porch, fd)),
+                Made::Again => continue,
+                Made::Unlockable => {
+                    // Nobody else can lock it either: what this process has made is still its own.
+                    sys::rmdir(beside.dir, &porch)?;
+                    return Self::alone(beside);
                 }
-                if !sys::mkdir(dir, &name, beside.mode()?)? {
-                    continue;
-                }
+                Made::Taken => {}
             }
-            match own(beside, &name) {
-                Ok((fd, Lock::Held)) => {
-                    // Somebody may have used the name between the making and the locking, and have left there
-                    // what a reader pins: what is owned is looked into, whoever made it.
-                    let free = is_empty(fd.as_fd())
-                        .and_then(|empty| Ok(empty || clear(beside, fd.as_fd(), &mut tree::go_on)?))
-                        .inspect_err(|_| drop(sys::rmdir(dir, &name)))?;
-                    if !free {
-                        number += 1;
-                        continue;
-                    }
-                    drop(turn);
-                    return Ok(Slot { name, fd, number: Some(number), lock_taken: false });
-                }
-                Ok((_, Lock::Taken)) => number += 1,
-                Ok((_, Lock::Unsupported)) => {
-                    sys::rmdir(dir, &name)?;
-                    break;
-                }
-                // Another writer took it for an orphan before it was locked.
-                Err(error) if errno(&error) == libc::ENOENT => {}
+            // Before there is a room that would be left if this failed.
+            let name = name::in_room(random()?);
+            let Some(room) = room::enter(beside)? else { return Self::alone(beside) };
+            let made = make(beside, Some(room.1.as_fd()), &name);
+            match made {
+                Ok(Made::Slot(fd)) => return Ok(Slot::new(Some(room), name, fd)),
+                Ok(Made::Again | Made::Taken) => continue,
+                Ok(Made::Unlockable) => sys::rmdir(room.1.as_fd(), &name)?,
+                Err(_) => {}
+            }
+            // If the room stays, the next writer removes it.
+            drop(room::leave(beside, &mut tree::go_on));
+            return made.and_then(|_| Self::alone(beside));
+        }
+        Self::alone(beside)
+    }
+
+    /// Makes a slot under a random name, as if in a lock domain of its own: where folders cannot be locked, and where a
+    /// stranger has the names of porch and room. Nobody takes it for an orphan; a sweep may, by its age.
+    fn alone(beside: Beside) -> io::Result<Slot> {
+        let name = name::name(Kind::Porch, Some(random()?), beside.destination);
+        match make(beside, None, &name)? {
+            Made::Slot(fd) => Ok(Slot::new(None, name, fd)),
+            Made::Unlockable => {
+                let fd = sys::open_folder(beside.dir, &name)?;
+                let (_, ours) = beside.claim(fd.as_fd(), sys::stat_fd(fd.as_fd())?)?;
+                let exists = || io::Error::from_raw_os_error(libc::EEXIST);
+                ours.then(|| Slot::new(None, name, fd)).ok_or_else(exists)
+            }
+            Made::Again | Made::Taken => Err(io::Error::from_raw_os_error(libc::EEXIST)),
+        }
+    }
+
+    /// Where it is, from the folder that it is made in.
+    pub(crate) fn path(&self) -> PathBuf {
+        match &self.room {
+            Some((room, _)) => Path::new(room).join(&self.name),
+            None => self.name.clone().into(),
+        }
+    }
+
+    /// Gives the slot back, with what is still in it, and removes the orphans of this destination. An error leaves an orphan.
+    pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
+        let Self { room, name, fd, lock_taken } = self;
+        let inside = room.as_ref().map(|(_, room)| room.as_fd());
+        let removed = remove(beside, inside, &name, fd.as_fd(), lock_taken, checkpoint);
+        drop(fd);
+        let removed = removed.and_then(|pinned| {
+            let Some(version) = pinned else { return Ok(()) };
+            let free = is_free(&version)?;
+            // Its lock goes before the next look.
+            drop(version);
+            if free { reclaim(beside, inside, &name, checkpoint)?.failed() } else { Ok(()) }
+        });
+        let inside = room.is_some();
+        let others = remove_others(beside, inside, checkpoint);
+        removed.and(others)?;
+        if lock_taken { Ok(()) } else { remove_orphan_lock(beside) }
+    }
+}
+
+/// Makes and locks a slot. Until it is locked it looks like an orphan, and may be removed or used by others: it is looked
+/// into, although this process has made it.
+fn make(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::Result<Made> {
+    let at = room.unwrap_or(beside.dir);
+    // What cannot be opened could not be locked, and so not be removed either: whether there is a descriptor left is found
+    // out before the slot is made.
+    drop(sys::duplicate(at)?);
+    match sys::mkdir(at, name, beside.mode()?) {
+        Ok(true) => {}
+        Ok(false) => {
+            let found = reclaim(beside, room, name, &mut tree::go_on)?;
+            return Ok(if found.is_gone() { Made::Again } else { Made::Taken });
+        }
+        // The room was removed by the last who left it.
+        Err(error) if room.is_some() && is_change(&error) => return Ok(Made::Again),
+        Err(error) => return Err(error),
+    }
+    let locked = || -> io::Result<Made> {
+        let fd = sys::open_folder(at, name)?;
+        match sys::lock(fd.as_fd(), false)? {
+            Lock::Held => {}
+            Lock::Taken => return Ok(Made::Again),
+            Lock::Unsupported => return Ok(Made::Unlockable),
+        }
+        let stat = sys::stat_fd(fd.as_fd())?;
+        if !is_named(at, name, &stat)? || !is_empty(fd.as_fd())? {
+            return Ok(Made::Again);
+        }
+        let (_, ours) = beside.claim(fd.as_fd(), stat)?;
+        Ok(if ours { Made::Slot(fd) } else { Made::Taken })
+    };
+    match locked() {
+        Err(error) if is_change(&error) => Ok(Made::Again),
+        Err(error) => {
+            // What this process could not lock is another's by now, or an orphan: the next look tells.
+            drop(reclaim(beside, room, name, &mut tree::go_on));
+            Err(error)
+        }
+        made => made,
+    }
+}
+
+/// Removes a slot that this process holds locked, with what is in it. Answers the version in it that is pinned, if one is:
+/// then it stays, for the last reader or the next writer. What has held the publish lock has something in it.
+fn remove(
+    beside: Beside,
+    room: Option<BorrowedFd>,
+    name: &OsStr,
+    slot: BorrowedFd,
+    full_by_now: bool,
+    checkpoint: Checkpoint,
+) -> io::Result<Option<OwnedFd>> {
+    if full_by_now {
+        if let Cleared::Pinned(version) = clear(beside, slot, checkpoint)? {
+            return Ok(Some(version));
+        }
+    }
+    let full = |error: &io::Error| matches!(errno(error), libc::ENOTEMPTY | libc::EEXIST);
+    let mut pauses = 0;
+    loop {
+        match sys::rmdir(room.unwrap_or(beside.dir), name) {
+            Err(error) if full(&error) && pauses < MAX_PAUSES => {}
+            Err(error) if is_change(&error) => return Ok(None),
+            other => return other.map(|()| None),
+        }
+        if pauses > 0 {
+            sys::sleep(Duration::from_millis(1));
+        }
+        pauses += 1;
+        if let Cleared::Pinned(version) = clear(beside, slot, checkpoint)? {
+            return Ok(Some(version));
+        }
+    }
+}
+
+/// Removes the orphans in the porch and in the room, for one whose own slot was `inside` the room or was the porch.
+fn remove_others(beside: Beside, inside: bool, checkpoint: Checkpoint) -> io::Result<()> {
+    if !inside {
+        return room::tidy(beside, checkpoint).map(drop);
+    }
+    let left = room::leave(beside, checkpoint);
+    left.and(reclaim(beside, None, &beside.porch(), checkpoint)?.failed())
+}
+
+/// Removes the orphans of a destination: what a publish does after it that needed no slot, and a reader whose version may
+/// have been displaced.
+pub(crate) fn remove_orphans(beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
+    let porch = reclaim(beside, None, &beside.porch(), checkpoint)?;
+    let nothing = matches!(porch, Found::Missing);
+    let failed = porch.failed();
+    if !room::tidy(beside, checkpoint)? && nothing {
+        return Ok(());
+    }
+    // A writer holds the publish lock only while it has a slot here: where no slot was, no name of a lock was left.
+    failed.and(remove_orphan_lock(beside))
+}
+
+/// Removes a displaced version that its reader has let go of, with the slot that it is in: of whatever destination, since a
+/// group has one slot for many.
+pub(crate) fn remove_displaced(version: OwnedFd, checkpoint: Checkpoint) -> io::Result<()> {
+    let path = PathBuf::from(sys::path_now(version.as_fd())?);
+    drop(version);
+    let Some(slot) = path.parent() else { return Ok(()) };
+    let parsed = |path: &Path| path.file_name().and_then(parse);
+    let is_porch = parsed(slot).is_some_and(|parsed| parsed.kind == Kind::Porch);
+    let place = if is_porch { Some(slot) } else { slot.parent() };
+    let (Some(place), Some(name)) = (place, slot.file_name()) else { return Ok(()) };
+    let (Some(parsed), Some(folder)) = (parsed(place), place.parent()) else { return Ok(()) };
+    let (dir, _) = sys::open_parent(sys::CWD, folder.as_os_str(), false)?;
+    let beside = Beside { dir: dir.as_fd(), destination: &parsed.destination, known: &Known::default() };
+    if parsed.domain != beside.domain() {
+        return Ok(());
+    }
+    let removed = if is_porch {
+        reclaim(beside, None, name, checkpoint)?.failed()
+    } else {
+        // The whole room is looked at, as by a writer that leaves it.
+        room::leave(beside, checkpoint)
+    };
+    removed.and(remove_orphan_lock(beside))
+}
+
+/// Removes the publish lock that a killed writer has left.
+pub(crate) fn remove_orphan_lock(beside: Beside) -> io::Result<()> {
+    reclaim::remove_orphan_lock(beside, &beside.name(Kind::Lock))
+}
+
+/// A file's name in a slot, for the moment before it is renamed.
+#[derive(Debug)]
+pub(crate) struct Linked {
+    room: Option<OwnedFd>,
+    pub(crate) name: OsString,
+}
+
+impl Linked {
+    /// Gives a locked unnamed file the name of the porch, or a name in the room if the porch is taken.
+    pub(crate) fn link(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
+        let porch = beside.porch();
+        for _ in rounds() {
+            match sys::link_fd(file, beside.dir, &porch) {
+                Ok(()) => return Ok(Linked { room: None, name: porch }),
+                Err(error) if errno(&error) == libc::EEXIST => {}
+                Err(error) => return Err(error),
+            }
+            if reclaim(beside, None, &porch, &mut tree::go_on)?.is_gone() {
+                continue;
+            }
+            // Before there is a room that would be left if this failed.
+            let in_room = name::in_room(random()?);
+            let Some((_, room)) = room::enter(beside)? else {
+                let name = name::name(Kind::Porch, Some(random()?), beside.destination);
+                sys::link_fd(file, beside.dir, &name)?;
+                return Ok(Linked { room: None, name });
+            };
+            match sys::link_fd(file, room.as_fd(), &in_room) {
+                Ok(()) => return Ok(Linked { room: Some(room), name: in_room }),
+                Err(error) if is_change(&error) || errno(&error) == libc::EEXIST => {}
                 Err(error) => {
-                    // It is empty; the error is what matters.
-                    drop(sys::rmdir(dir, &name));
+                    // The error is what matters; the next writer removes a room that stays.
+                    drop(room::leave(beside, &mut tree::go_on));
                     return Err(error);
                 }
             }
         }
-        let name = name(&format!("r{:016x}", sys::random()?), destination);
-        if !sys::mkdir(dir, &name, beside.mode()?)? {
-            return Err(io::Error::from_raw_os_error(libc::EEXIST));
-        }
-        let (fd, lock) = own(beside, &name)?;
-        if lock == Lock::Taken {
-            return Err(io::Error::from_raw_os_error(libc::EEXIST));
-        }
-        Ok(Slot { name, fd, number: None, lock_taken: false })
+        Err(io::Error::from_raw_os_error(libc::EBUSY))
     }
 
-    /// Gives the slot back, with what is still in it and all orphans removed. An error leaves it as
-    /// an orphan.
-    ///
-    /// While a slot further up is alive, this one stays, empty and unlocked, as a stepping stone:
-    /// if that writer is killed, the next one still finds the way to its orphan. The last of them to
-    /// end removes the stones. They take turns, under the destination's lock: what one sees of the
-    /// others is still so when it removes its own.
+    /// The folder that the name is in.
+    pub(crate) fn dir<'a>(&'a self, beside: Beside<'a>) -> BorrowedFd<'a> {
+        self.room.as_ref().map_or(beside.dir, AsFd::as_fd)
+    }
+
+    /// After the name is gone: removes the orphans of this destination.
     pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
-        let Some(number) = self.number else { return self.remove(beside, checkpoint) };
-        // What takes long comes first, and without a lock.
-        let above = sweep(beside, number + 1, 4, Orphans::Empty, checkpoint);
-        if number == 0 && matches!(above, Ok(Above::Nothing)) {
-            self.remove(beside, checkpoint)?;
-            return if self.lock_taken { Ok(()) } else { remove_orphan_lock(beside.dir, &beside.lock(), beside.user) };
-        }
-        if !clear(beside, self.fd.as_fd(), checkpoint)? {
-            return Ok(());
-        }
-        let turn = beside.turn()?;
-        let mut failed = Ok(());
-        let above = sweep(beside, number + 1, 4, Orphans::Remove, checkpoint);
-        if matches!(above, Ok(Above::Alive)) {
-            // Unlocked within one's turn: the next one sees a stone, not somebody alive.
-            drop(self);
-        } else {
-            self.remove(beside, checkpoint)?;
-            drop(self);
-            for below in (0..number).rev() {
-                match look(beside, &beside.name(below), Orphans::Remove, checkpoint)? {
-                    // It may be the stone that a member of our own group has left.
-                    Found::Failed(error) => failed = Err(error),
-                    // Who is alive there goes on when it ends.
-                    found if found.is_in_use() => break,
-                    _ => {}
-                }
-            }
-        }
-        let released = turn.release();
-        above.and(failed)?;
-        if released { Ok(()) } else { remove_orphan_lock(beside.dir, &beside.lock(), beside.user) }
+        remove_others(beside, self.room.is_some(), checkpoint)?;
+        remove_orphan_lock(beside)
     }
-
-    /// Removes the slot with what is in it.
-    fn remove(&self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
-        let dir = beside.dir;
-        let full = |error: &io::Error| matches!(errno(error), libc::ENOTEMPTY | libc::EEXIST);
-        for _ in 0..FORGETTING {
-            match sys::rmdir(dir, &self.name) {
-                Err(error) if full(&error) => {}
-                Err(error) if errno(&error) == libc::ENOENT => return Ok(()),
-                other => return other,
-            }
-            // Pinned: its last reader, or the next writer, removes it.
-            if !clear(beside, self.fd.as_fd(), checkpoint)? {
-                return Ok(());
-            }
-            match sys::rmdir(dir, &self.name) {
-                Err(error) if full(&error) => std::thread::sleep(Duration::from_millis(1)),
-                other => return other,
-            }
-        }
-        sys::rmdir(dir, &self.name)
-    }
-}
-
-/// Opens and locks a folder just made; `ENOENT` if the name leads elsewhere by then.
-fn own(beside: Beside, name: &OsStr) -> io::Result<(OwnedFd, Lock)> {
-    let fd = sys::open_folder(beside.dir, name)?;
-    let lock = sys::lock(fd.as_fd(), false)?;
-    let elsewhere = || io::Error::from_raw_os_error(libc::ENOENT);
-    let stat = stat_opened(fd.as_fd())?.ok_or_else(elsewhere)?;
-    if lock == Lock::Held && !is_named(beside.dir, name, &stat)? {
-        return Err(elsewhere());
-    }
-    if lock != Lock::Taken && !is_ours(beside, &stat)? {
-        // Not what was made, unless a filesystem (bindfs) leaves out the mark: then there is nothing in it.
-        if stat.uid != beside.user.id() || !list(fd.as_fd())?.is_empty() {
-            return Ok((fd, Lock::Taken));
-        }
-        // Changing the mode might cost a group that is to be inherited.
-        if stat.mode & libc::S_ISGID == 0 {
-            sys::chmod(fd.as_fd(), stat.permissions() | 0o1000)?;
-        }
-    }
-    Ok((fd, lock))
-}
-
-/// A file's name in a slot, for the moment before it is renamed.
-pub(crate) struct Linked {
-    pub(crate) name: OsString,
-    /// The number from which to sweep.
-    pub(crate) next: u32,
-}
-
-/// Gives a locked unnamed file the name of the first slot that is no folder's. Another file there is
-/// gone in a moment: waiting for it, not going further up, keeps orphans together without a lock.
-pub(crate) fn link(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
-    let (mut number, mut gone) = (0, 0);
-    let mut patience = PATIENCE;
-    while number + gone < MOST {
-        let name = beside.name(number);
-        match sys::link_fd(file, beside.dir, &name) {
-            Ok(()) => return Ok(Linked { name, next: number + 1 }),
-            Err(error) if errno(&error) == libc::EEXIST => {}
-            Err(error) => return Err(error),
-        }
-        match look(beside, &name, Orphans::Remove, &mut tree::go_on)? {
-            Found::Passing if !patience.is_zero() => {
-                patience = patience.saturating_sub(PASSING);
-                std::thread::sleep(PASSING);
-            }
-            Found::Passing | Found::Alive | Found::Kept | Found::Failed(_) => number += 1,
-            Found::Missing | Found::Orphan => gone += 1,
-        }
-    }
-    Err(io::Error::from_raw_os_error(libc::EEXIST))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_living_slot_is_left_and_an_orphan_is_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = sys::open_folder(sys::CWD, folder.path().as_os_str()).unwrap();
-        let (user, look) = (User::default(), OnceLock::new());
-        let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("x"), user: &user, folder: &look };
-        let first = Slot::take(beside).unwrap();
-        let second = Slot::take(beside).unwrap();
-        assert_eq!((first.name.to_str(), second.name.to_str()), (Some(".atomik-0.x"), Some(".atomik-1.x")));
-        std::fs::write(folder.path().join(".atomik-0.x/litter"), "").unwrap();
-        drop(first);
-        let third = Slot::take(beside).unwrap();
-        assert_eq!(third.name, ".atomik-0.x");
-        assert!(!folder.path().join(".atomik-0.x/litter").exists());
-        second.give_back(beside, &mut tree::go_on).unwrap();
-        third.give_back(beside, &mut tree::go_on).unwrap();
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    const NAME: &str = "x";
+
+    struct Home {
+        folder: tempfile::TempDir,
+        dir: OwnedFd,
+        known: Known,
+    }
+
+    impl Home {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let dir = sys::open_folder(sys::CWD, folder.path().as_os_str()).unwrap();
+            Self { folder, dir, known: Known::default() }
+        }
+
+        fn beside(&self) -> Beside<'_> {
+            Beside { dir: self.dir.as_fd(), destination: OsStr::new(NAME), known: &self.known }
+        }
+
+        fn take(&self) -> Slot {
+            Slot::take(self.beside()).unwrap()
+        }
+
+        fn give_back(&self, slot: Slot) {
+            slot.give_back(self.beside(), &mut tree::go_on).unwrap();
+        }
+
+        fn names(&self) -> Vec<OsString> {
+            std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect()
+        }
     }
 
     #[test]
-    fn an_orphan_far_up_is_found_over_stepping_stones() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = sys::open_folder(sys::CWD, folder.path().as_os_str()).unwrap();
-        let (user, look) = (User::default(), OnceLock::new());
-        let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("x"), user: &user, folder: &look };
-        let mut slots: Vec<_> = (0..10).map(|_| Slot::take(beside).unwrap()).collect();
-        let killed = slots.pop();
-        for slot in slots {
-            slot.give_back(beside, &mut tree::go_on).unwrap();
+    fn the_first_writer_has_the_porch_and_the_others_have_the_room() {
+        let home = Home::new();
+        let (first, second, third) = (home.take(), home.take(), home.take());
+        assert_eq!(first.path(), Path::new(".atomik-0.x~"));
+        let room = format!(".atomik-u{}.x~", home.known.user.id());
+        assert!(second.path().starts_with(&room) && third.path().starts_with(&room));
+        for slot in [third, first, second] {
+            home.give_back(slot);
+        }
+        assert_eq!(home.names(), [""; 0]);
+    }
+
+    #[test]
+    fn a_living_slot_is_left_and_orphans_are_removed() {
+        let home = Home::new();
+        let slots = [home.take(), home.take(), home.take()];
+        let paths = slots.each_ref().map(|slot| home.folder.path().join(slot.path()));
+        for path in &paths {
+            std::fs::write(path.join("litter"), "").unwrap();
         }
         // Its lock goes with the process; nothing else is done for it.
-        drop(killed);
-        Slot::take(beside).unwrap().give_back(beside, &mut tree::go_on).unwrap();
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let [first, second, third] = slots;
+        drop((first, second));
+        home.give_back(home.take());
+        assert!(!paths[0].exists() && !paths[1].exists() && paths[2].join("litter").exists());
+        home.give_back(third);
+        assert_eq!(home.names(), [""; 0]);
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
+use crate::destination::Destination;
 use crate::error::{Error, ErrorKind, Result};
-use crate::slot::{self, Beside};
-use crate::sys::{self, Lock, Stat, User, errno};
+use crate::slot;
+use crate::sys::{self, Lock, Stat, errno};
 use crate::tree::{self, Checkpoint};
 
 /// How often a version that vanishes while it is opened is looked for again, and after how many of
@@ -21,12 +22,12 @@ const EAGER: u32 = 100;
 
 /// One version of a folder, which stays as it is, complete, until this is dropped.
 ///
-/// It is pinned by a shared `flock(2)` on the folder itself: writers publish new versions meanwhile, and
-/// never wait for it; the version that they displace is removed by the last reader that may, or by the
-/// next writer. Death frees the pin.
+/// It is pinned by a shared `flock(2)` on the folder itself. Writers publish new versions meanwhile, and never wait for it.
+/// The version that they displace is removed by the last reader that may, or by the next writer. A writer that does not see
+/// such a lock ([`LockReach`](crate::LockReach)) removes it at once. The end of the process frees the pin.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] where folders cannot be locked (NFS); `ENOTDIR` for a file, which is
+/// [`ErrorKind::Unsupported`] where folders cannot be locked; `ENOTDIR` for a file, which is
 /// its own snapshot once it is open.
 ///
 /// # Platform notes
@@ -50,11 +51,10 @@ const EAGER: u32 = 100;
 #[derive(Debug)]
 pub struct Snapshot {
     /// Taken when it is closed.
-    version: Option<OwnedFd>,
-    stat: Stat,
+    pin: Option<Pin>,
     path: PathBuf,
-    /// The path that was asked for, where it starts from the current folder.
-    asked: Option<PathBuf>,
+    /// The path that was asked for.
+    asked: PathBuf,
     /// The process that it belongs to.
     generation: u32,
 }
@@ -62,31 +62,10 @@ pub struct Snapshot {
 impl Snapshot {
     /// Pins the version of a folder that is there now. A symlink is followed.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::open_at(sys::CWD, path.as_ref(), true)
-    }
-
-    pub(crate) fn open_at(at: BorrowedFd, path: &Path, follow: bool) -> Result<Self> {
-        let failed = |error: io::Error| {
-            let errno = errno(&error);
-            let error = Error::new("opening a snapshot", path, error);
-            match errno {
-                libc::ENOTDIR => error.hint("only a folder needs a snapshot: a file that is open stays as it is"),
-                libc::EOPNOTSUPP => error.hint("this filesystem cannot lock folders"),
-                libc::EBUSY => error.hint("another program holds a lock on the folder"),
-                _ => error,
-            }
-        };
-        for round in 0..ROUNDS {
-            if round >= EAGER {
-                std::thread::sleep(Duration::from_millis(1));
-            }
-            if let Some((version, stat)) = pin(at, path.as_os_str(), follow).map_err(failed)? {
-                let asked = follow.then(|| path.to_owned());
-                let path = proc_path(&version).map_err(failed)?;
-                return Ok(Self { version: Some(version), stat, path, asked, generation: sys::fork_generation() });
-            }
-        }
-        Err(failed(io::Error::from_raw_os_error(libc::EBUSY)))
+        let asked = path.as_ref().to_owned();
+        let pin = pin(sys::CWD, asked.as_os_str(), true).map_err(|error| failed(&asked, error))?;
+        let path = proc_path(&pin.version).map_err(|error| failed(&asked, error))?;
+        Ok(Self { pin: Some(pin), path, asked, generation: sys::fork_generation() })
     }
 
     /// Where the version is read: for this process, its threads, and other processes of this user.
@@ -104,28 +83,11 @@ impl Snapshot {
         self.release(checkpoint);
     }
 
-    /// What the version was when it was pinned.
-    pub(crate) fn stat(&self) -> Stat {
-        self.stat
-    }
-
     fn release(&mut self, checkpoint: Checkpoint) {
-        let Some(version) = self.version.take() else { return };
+        let Some(pin) = self.pin.take() else { return };
         // A forked child closes its copy, and the pin stays its parent's.
-        if self.generation != sys::fork_generation() {
-            return;
-        }
-        // Mostly it still has its name, and looking at that costs half of asking where it is.
-        let named = self.asked.as_ref().and_then(|path| sys::stat_followed(sys::CWD, path.as_os_str()).ok().flatten());
-        if named.is_some_and(|named| named.same(&self.stat)) {
-            return;
-        }
-        if let Some((slots, slot, name)) = displaced(version.as_fd()) {
-            drop(version);
-            let (user, folder) = (User::default(), OnceLock::new());
-            let beside = Beside { dir: slots.as_fd(), destination: &name, user: &user, folder: &folder };
-            // Not permitted, in use again, resisting: the next writer, or `sweep`, sees to it.
-            drop(slot::remove_displaced(beside, &slot, &self.stat, checkpoint));
+        if self.generation == sys::fork_generation() {
+            pin.release(|| sys::stat_followed(sys::CWD, self.asked.as_os_str()), checkpoint);
         }
     }
 }
@@ -133,7 +95,7 @@ impl Snapshot {
 impl AsFd for Snapshot {
     fn as_fd(&self) -> BorrowedFd<'_> {
         // Only closing takes it, and that consumes the snapshot.
-        self.version.as_ref().expect("a version until the end").as_fd()
+        self.pin.as_ref().expect("a version until the end").version.as_fd()
     }
 }
 
@@ -143,19 +105,81 @@ impl Drop for Snapshot {
     }
 }
 
-/// Opens and locks the version; `None` if it is no longer the one that the path leads to.
-fn pin(at: BorrowedFd, path: &OsStr, follow: bool) -> io::Result<Option<(OwnedFd, Stat)>> {
-    let nofollow = if follow { OFlag::empty() } else { OFlag::O_NOFOLLOW };
-    let version = sys::openat(at, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | nofollow, 0)?;
-    match sys::lock_shared(version.as_fd())? {
-        Lock::Held => {}
-        // Whoever removes a version holds this; the name leads to a newer one by then.
-        Lock::Taken => return Ok(None),
-        Lock::Unsupported => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+/// A version that is held by a shared lock.
+#[derive(Debug)]
+pub(crate) struct Pin {
+    version: OwnedFd,
+    stat: Stat,
+    /// What `sys::forks` said.
+    forks: u32,
+}
+
+impl Pin {
+    /// Pins what a destination is now.
+    pub(crate) fn of(destination: &Destination) -> Result<Self> {
+        pin(destination.parent(), &destination.name, false).map_err(|error| failed(&destination.path, error))
     }
-    let stat = sys::stat_fd(version.as_fd())?;
-    let named = if follow { sys::stat_followed(at, path)? } else { sys::stat(at, path)? };
-    Ok(named.is_some_and(|named| named.same(&stat)).then_some((version, stat)))
+
+    /// What the version was when it was pinned.
+    pub(crate) fn stat(&self) -> Stat {
+        self.stat
+    }
+
+    /// Lets go of the version, and removes it if it was displaced and nobody else reads it. `named` tells what has its name.
+    pub(crate) fn release(self, named: impl FnOnce() -> io::Result<Option<Stat>>, checkpoint: Checkpoint) {
+        // The pin goes before the look: a writer that displaces the version after the look removes it. A forked child that
+        // has a copy of the descriptor keeps the pin, and the next writer removes what was displaced.
+        if self.forks == sys::forks() && sys::unlock(self.version.as_fd()).is_err() {
+            return;
+        }
+        // Mostly it still has its name, and looking at that costs half of asking where it is.
+        if !matches!(named(), Ok(Some(named)) if named.same(&self.stat)) {
+            // Not permitted, in use again, resisting: the next writer, or `sweep`, sees to it.
+            drop(slot::remove_displaced(self.version, checkpoint));
+        }
+    }
+}
+
+impl AsFd for Pin {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.version.as_fd()
+    }
+}
+
+fn failed(path: &Path, error: io::Error) -> Error {
+    let errno = errno(&error);
+    let error = Error::new("opening a snapshot", path, error);
+    match errno {
+        libc::ENOTDIR => error.hint("only a folder needs a snapshot: a file that is open stays as it is"),
+        libc::EOPNOTSUPP => error.hint("this filesystem cannot lock folders"),
+        libc::EBUSY => error.hint("another program holds a lock on the folder"),
+        _ => error,
+    }
+}
+
+/// Opens and locks the version that a path leads to.
+fn pin(at: BorrowedFd, path: &OsStr, follow: bool) -> io::Result<Pin> {
+    let nofollow = if follow { OFlag::empty() } else { OFlag::O_NOFOLLOW };
+    for round in 0..ROUNDS {
+        if round >= EAGER {
+            sys::sleep(Duration::from_millis(1));
+        }
+        let version = sys::openat(at, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | nofollow, 0)?;
+        match sys::lock_shared(version.as_fd())? {
+            Lock::Held => {}
+            // Whoever removes a version holds this; the name leads to a newer one by then.
+            Lock::Taken => continue,
+            Lock::Unsupported => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
+        }
+        let pin = Pin { stat: sys::stat_fd(version.as_fd())?, forks: sys::forks(), version };
+        let named = || if follow { sys::stat_followed(at, path) } else { sys::stat(at, path) };
+        if named()?.is_some_and(|named| named.same(&pin.stat)) {
+            return Ok(pin);
+        }
+        // It was displaced in between: the writer that did so may have found it pinned, and has left it.
+        pin.release(named, &mut tree::go_on);
+    }
+    Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
 /// Not through `/proc/self`, which is another folder for each process that follows it.
@@ -166,18 +190,6 @@ fn proc_path(version: &OwnedFd) -> io::Result<PathBuf> {
     }
     let fd = std::os::fd::AsRawFd::as_raw_fd(version);
     Ok(PathBuf::from(format!("/proc/{}/fd/{fd}", sys::process_id())))
-}
-
-/// If a publish has displaced the version: the folder of the slot that it is in, the slot's name and its own.
-fn displaced(version: BorrowedFd) -> Option<(OwnedFd, std::ffi::OsString, std::ffi::OsString)> {
-    let path = PathBuf::from(sys::path_now(version).ok()?);
-    let slot = path.parent()?;
-    let slot_name = slot.file_name()?;
-    if !slot::is_name(slot_name) {
-        return None;
-    }
-    let (slots, _) = sys::open_parent(sys::CWD, slot.parent()?.as_os_str(), false).ok()?;
-    Some((slots, slot_name.to_owned(), path.file_name()?.to_owned()))
 }
 
 /// The present version that a body starts from. It is kept open, so that its inode number is nobody

@@ -1,16 +1,14 @@
 //! `Sweep`: finds and removes orphans, whoever's next writer does not come.
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use crate::error::{Error, Result};
-use crate::slot::{self, Beside, Inspected};
-use crate::sys::{self, User, errno};
+use crate::slot::{self, Beside, Inspected, Known, Terms};
+use crate::sys::{self, errno};
 use crate::tree::{self, Checkpoint, Visitor};
 
 /// What a killed process has left.
@@ -58,8 +56,9 @@ impl Orphan {
 /// Removes orphans from a folder; the next writer to a destination removes that one's by itself.
 ///
 /// What is alive, pinned or another user's is never touched, nor is anything whose name only looks
-/// like a slot. Where folders cannot be locked (NFS), slots carry a random part and nobody can tell
-/// whether they live: they are removed only if [`older_than`](Sweep::older_than) says from which age on.
+/// like a slot. Where another machine or another mount may have made a slot (see
+/// [`LockReach`](crate::LockReach)), nothing tells here whether it lives: it is removed only if
+/// [`older_than`](Sweep::older_than) says from which age on.
 ///
 /// # Errors
 /// The folder cannot be opened or read. An orphan that resists is reported, not an error.
@@ -98,7 +97,8 @@ impl Sweep {
         self
     }
 
-    /// Where folders cannot be locked, takes slots of this age for orphans (default: none).
+    /// Takes slots of other lock domains, and slots where folders cannot be locked, for orphans from this age on
+    /// (default: none).
     pub fn older_than(mut self, age: Duration) -> Self {
         self.older_than = Some(age);
         self
@@ -114,7 +114,6 @@ impl Sweep {
         let (root, _) = sys::open_parent(sys::CWD, directory.as_os_str(), true).map_err(failed)?;
         let mut finder = Finder {
             sweep: self,
-            user: User::default(),
             levels: vec![Level { path: directory.to_owned(), names: Vec::new() }],
             orphans: Vec::new(),
         };
@@ -127,13 +126,12 @@ impl Sweep {
 
 struct Level {
     path: PathBuf,
-    /// The names that begin as ours do.
+    /// The names that are ours.
     names: Vec<OsString>,
 }
 
 struct Finder<'a> {
     sweep: &'a Sweep,
-    user: User,
     levels: Vec<Level>,
     orphans: Vec<Orphan>,
 }
@@ -145,33 +143,18 @@ impl Finder<'_> {
         }
     }
 
-    /// Inspects what was found in a folder, destination by destination, from the highest slot down: below
-    /// one that is alive the empty ones lead to it, and stay.
+    /// Inspects what was found in a folder.
     fn finish(&mut self, dir: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
         let Some(Level { path, names }) = self.levels.pop() else { return Ok(()) };
-        let mut destinations: BTreeMap<OsString, Vec<OsString>> = BTreeMap::new();
+        let known = Known::default();
+        let terms = Terms { dry_run: self.sweep.dry_run, older_than: self.sweep.older_than };
         for name in names {
-            if let Some(destination) = slot::destination_of(&name) {
-                destinations.entry(destination).or_default().push(name);
-            }
-        }
-        let folder = OnceLock::new();
-        for (destination, mut names) in destinations {
-            let beside = Beside { dir, destination: &destination, user: &self.user, folder: &folder };
-            // A lock before the slots, which take it in turn with the writers.
-            names.sort_by_key(|name| slot::number_of(name).map(std::cmp::Reverse));
-            let mut alive_above = false;
-            for name in names {
-                let found =
-                    slot::inspect(beside, &name, self.sweep.dry_run, alive_above, self.sweep.older_than, checkpoint)?;
-                match found {
-                    Inspected::Alive => alive_above |= slot::is_name(&name),
-                    Inspected::Kept => {}
-                    Inspected::Orphan { bytes, files, changed, removed } => {
-                        let age = SystemTime::now().duration_since(changed).unwrap_or_default();
-                        self.orphans.push(Orphan { path: path.join(&name), bytes, files, age, removed });
-                    }
-                }
+            let Some(parsed) = slot::parse(&name) else { continue };
+            let beside = Beside { dir, destination: &parsed.destination, known: &known };
+            for found in slot::inspect_all(beside, &name, &parsed, terms, checkpoint)? {
+                let Inspected { path: inner, bytes, files, changed, removed } = found;
+                let age = SystemTime::now().duration_since(changed).unwrap_or_default();
+                self.orphans.push(Orphan { path: path.join(inner), bytes, files, age, removed });
             }
         }
         Ok(())
@@ -180,14 +163,14 @@ impl Finder<'_> {
 
 impl Visitor for Finder<'_> {
     fn file(&mut self, _dir: BorrowedFd, name: &OsStr, _kind: u8) -> io::Result<()> {
-        if slot::destination_of(name).is_some() {
+        if slot::parse(name).is_some() {
             self.note(name);
         }
         Ok(())
     }
 
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
-        if slot::destination_of(name).is_some() {
+        if slot::parse(name).is_some() {
             self.note(name);
             return Ok(None);
         }
@@ -200,13 +183,21 @@ impl Visitor for Finder<'_> {
                 self.levels.push(Level { path, names: Vec::new() });
                 Ok(Some(fd))
             }
-            // Another mount, another user's, gone meanwhile.
-            Err(error) if matches!(errno(&error), libc::EXDEV | libc::EACCES | libc::ENOENT | libc::ELOOP) => Ok(None),
+            // Another mount, another user's, gone or replaced meanwhile.
+            Err(error)
+                if slot::is_change(&error) || matches!(errno(&error), libc::EXDEV | libc::EACCES | libc::ELOOP) =>
+            {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
 
     fn leave(&mut self, folder: BorrowedFd, _dir: BorrowedFd, _name: &OsStr) -> io::Result<()> {
         self.finish(folder, &mut tree::go_on)
+    }
+
+    fn allows_removal(&self) -> bool {
+        true
     }
 }

@@ -24,7 +24,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-pub(crate) use mount::{BTRFS, Mount, XFS};
+pub(crate) use mount::Mount;
 #[cfg(test)]
 pub(crate) use {memory::pretend_dirty, mount::pretend};
 

@@ -9,7 +9,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 #[cfg(feature = "python")]
 use std::os::fd::RawFd;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,6 +17,17 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use nix::fcntl::{self, AtFlags, OFlag};
 use nix::sys::stat::Mode;
 use nix::unistd;
+
+#[cfg(test)]
+use crate::explore::place;
+
+/// Tells the explorer of interleavings, for its traces, what the next call is about.
+macro_rules! note {
+    ($text:expr) => {
+        #[cfg(test)]
+        crate::explore::note(|| $text)
+    };
+}
 
 mod attributes;
 mod copy;
@@ -30,10 +41,19 @@ pub(crate) use stat::*;
 #[inline]
 fn once<T>(name: &'static str, call: impl FnOnce() -> nix::Result<T>) -> io::Result<T> {
     #[cfg(test)]
-    let call = || crate::faults::intercept(name, call);
+    let call = || crate::faults::intercept(name, || crate::explore::call(name, call));
     #[cfg(not(test))]
     let _ = name;
     call().map_err(io::Error::from)
+}
+
+/// Pauses in a loop that waits for another process. Under the explorer of interleavings another process takes a step.
+pub(crate) fn sleep(time: std::time::Duration) {
+    #[cfg(test)]
+    if crate::explore::sleeping() {
+        return;
+    }
+    std::thread::sleep(time);
 }
 
 /// Repeats a call that a signal interrupted. Never used around a publish: over FUSE an
@@ -46,6 +66,21 @@ fn retry<T>(name: &'static str, mut call: impl FnMut() -> nix::Result<T>) -> io:
             other => return other,
         }
     }
+}
+
+/// How often a look-up is repeated, a millisecond apart.
+const MAX_LOOKUPS: u32 = 5;
+
+/// Repeats a look-up of a name that a network or user-space filesystem calls stale, since another client has replaced what
+/// the kernel remembers of the name. The kernel itself looks twice.
+fn lookup<T>(name: &'static str, mut call: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+    for _ in 0..MAX_LOOKUPS {
+        match retry(name, &mut call) {
+            Err(error) if errno(&error) == libc::ESTALE => sleep(std::time::Duration::from_millis(1)),
+            other => return other,
+        }
+    }
+    retry(name, call)
 }
 
 fn check(result: libc::c_long) -> nix::Result<libc::c_long> {
@@ -82,7 +117,11 @@ pub(crate) fn open_parent(at: BorrowedFd, path: &OsStr, readable: bool) -> io::R
 
 /// `openat(2)`; interrupted calls are repeated.
 pub(crate) fn openat(at: BorrowedFd, name: &OsStr, flags: OFlag, mode: u32) -> io::Result<OwnedFd> {
-    retry("openat", || fcntl::openat(at, name, flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(mode)))
+    note!(place(at, name) + if flags.contains(OFlag::O_CREAT) { " O_CREAT" } else { "" });
+    let call = || fcntl::openat(at, name, flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(mode));
+    #[cfg(test)]
+    let call = || crate::explore::opening(at, name, call);
+    lookup("openat", call)
 }
 
 /// Opens a folder below `at` without following a symlink.
@@ -113,7 +152,11 @@ pub(crate) fn open_folder_same_mount(at: BorrowedFd, name: &OsStr) -> io::Result
     let how = fcntl::OpenHow::new()
         .flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC)
         .resolve(fcntl::ResolveFlag::RESOLVE_NO_XDEV | fcntl::ResolveFlag::RESOLVE_NO_SYMLINKS);
-    match retry("openat2", || fcntl::openat2(at, name, how)) {
+    note!(place(at, name));
+    let call = || fcntl::openat2(at, name, how);
+    #[cfg(test)]
+    let call = || crate::explore::opening(at, name, call);
+    match retry("openat2", call) {
         Err(error) if matches!(errno(&error), libc::ENOSYS | libc::EPERM | libc::EINVAL) => {
             let fd = open_folder(at, name)?;
             // Without an answer it is taken for another mount: what is below might not be ours to remove.
@@ -130,7 +173,10 @@ pub(crate) fn open_folder_same_mount(at: BorrowedFd, name: &OsStr) -> io::Result
 /// has none. What is a real refusal comes back from the named staging that follows.
 pub(crate) fn tmpfile(dir: BorrowedFd) -> io::Result<Option<OwnedFd>> {
     let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    match retry("O_TMPFILE", || fcntl::openat(dir, ".", flags, Mode::from_bits_truncate(0o666))) {
+    let call = || fcntl::openat(dir, ".", flags, Mode::from_bits_truncate(0o666));
+    #[cfg(test)]
+    let call = || call().inspect(crate::explore::created);
+    match retry("O_TMPFILE", call) {
         Err(error)
             if matches!(errno(&error), libc::EOPNOTSUPP | libc::EISDIR | libc::EINVAL | libc::ENOSYS | libc::EPERM) =>
         {
@@ -146,6 +192,7 @@ pub(crate) fn tmpfile(dir: BorrowedFd) -> io::Result<Option<OwnedFd>> {
 /// before Linux 6.10 and answers `ENOENT` without it, and a sandbox may refuse it; `/proc/self/fd`
 /// needs `/proc`.
 pub(crate) fn link_fd(fd: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    note!(place(dir, name));
     match once("linkat", || unistd::linkat(fd, "", dir, name, AtFlags::AT_EMPTY_PATH)) {
         Err(error)
             if matches!(errno(&error), libc::ENOENT | libc::EINVAL | libc::EPERM | libc::ENOSYS | libc::EOPNOTSUPP) => {
@@ -156,13 +203,37 @@ pub(crate) fn link_fd(fd: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Resu
     once("linkat", || unistd::linkat(CWD, path.as_os_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW))
 }
 
+/// `fcntl(2)`, `F_DUPFD_CLOEXEC`.
+pub(crate) fn duplicate(fd: BorrowedFd) -> io::Result<OwnedFd> {
+    let copy = once("fcntl", || fcntl::fcntl(fd, fcntl::FcntlArg::F_DUPFD_CLOEXEC(3)))?;
+    // SAFETY: the kernel has just made it for this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// Closes two descriptors: by one call if their numbers follow each other (`close_range(2)`, Linux 5.9).
+pub(crate) fn close_both(one: OwnedFd, other: OwnedFd) {
+    let (low, high) = if one.as_raw_fd() < other.as_raw_fd() { (one, other) } else { (other, one) };
+    // The explorer of interleavings looks at each close of a descriptor that holds a lock.
+    if cfg!(test) || high.as_raw_fd() - low.as_raw_fd() != 1 {
+        return;
+    }
+    let (low, high) = (low.into_raw_fd(), high.into_raw_fd());
+    // SAFETY: both numbers were owned here, and nothing is between them.
+    if once("close_range", || check(unsafe { libc::syscall(libc::SYS_close_range, low, high, 0) })).is_err() {
+        // SAFETY: a call that has failed has closed neither; both are owned again.
+        drop(unsafe { (OwnedFd::from_raw_fd(low), OwnedFd::from_raw_fd(high)) });
+    }
+}
+
 /// `linkat(2)` between two names; a symlink is linked itself.
 pub(crate) fn link(from: BorrowedFd, old: &OsStr, to: BorrowedFd, new: &OsStr) -> io::Result<()> {
+    note!(place(from, old) + " -> " + &place(to, new));
     once("linkat", || unistd::linkat(from, old, to, new, AtFlags::empty()))
 }
 
 /// `renameat2(2)` with these flags; without flags plain `renameat(2)`, which every kernel has.
 pub(crate) fn renameat2(from: BorrowedFd, old: &OsStr, to: BorrowedFd, new: &OsStr, flags: u32) -> io::Result<()> {
+    note!(place(from, old) + if flags == libc::RENAME_EXCHANGE { " <-> " } else { " -> " } + &place(to, new));
     if flags == 0 {
         return once("renameat", || fcntl::renameat(from, old, to, new));
     }
@@ -176,7 +247,11 @@ pub(crate) fn renameat2(from: BorrowedFd, old: &OsStr, to: BorrowedFd, new: &OsS
 
 /// `mkdirat(2)`; `false` if the name is taken.
 pub(crate) fn mkdir(at: BorrowedFd, name: &OsStr, mode: u32) -> io::Result<bool> {
-    match once("mkdirat", || nix::sys::stat::mkdirat(at, name, Mode::from_bits_truncate(mode))) {
+    note!(place(at, name));
+    let call = || nix::sys::stat::mkdirat(at, name, Mode::from_bits_truncate(mode));
+    #[cfg(test)]
+    let call = || crate::explore::creating(at, name, call);
+    match once("mkdirat", call) {
         Ok(()) => Ok(true),
         Err(error) if errno(&error) == libc::EEXIST => Ok(false),
         Err(error) => Err(error),
@@ -185,21 +260,25 @@ pub(crate) fn mkdir(at: BorrowedFd, name: &OsStr, mode: u32) -> io::Result<bool>
 
 /// Removes the name of anything but a folder.
 pub(crate) fn unlink(at: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    note!(place(at, name));
     once("unlinkat", || unistd::unlinkat(at, name, unistd::UnlinkatFlags::NoRemoveDir))
 }
 
 /// Removes an empty folder.
 pub(crate) fn rmdir(at: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    note!(place(at, name));
     once("rmdir", || unistd::unlinkat(at, name, unistd::UnlinkatFlags::RemoveDir))
 }
 
 /// May this process write here (`faccessat(2)`, effective ids)? The error says why not.
 pub(crate) fn may_write(at: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    note!(place(at, name));
     once("faccessat", || unistd::faccessat(at, name, unistd::AccessFlags::W_OK, AtFlags::AT_EACCESS))
 }
 
 /// Where a symlink leads.
 pub(crate) fn readlink(at: BorrowedFd, name: &OsStr) -> io::Result<OsString> {
+    note!(place(at, name));
     once("readlinkat", || fcntl::readlinkat(at, name))
 }
 
@@ -271,8 +350,7 @@ pub(crate) enum Lock {
     Held,
     /// Somebody else holds it.
     Taken,
-    /// This filesystem cannot lock this kind of file (folders on NFS: `EBADF`, `ENOLCK`), or a sandbox
-    /// refuses to.
+    /// This filesystem cannot lock this kind of file (`EBADF`, `ENOLCK`), or a sandbox refuses to.
     Unsupported,
 }
 
@@ -286,12 +364,22 @@ pub(crate) fn lock_shared(fd: BorrowedFd) -> io::Result<Lock> {
     flock(fd, libc::LOCK_SH | libc::LOCK_NB)
 }
 
+/// `flock(2)`: lets a lock go, for every copy of the descriptor.
+pub(crate) fn unlock(fd: BorrowedFd) -> io::Result<()> {
+    flock(fd, libc::LOCK_UN).map(drop)
+}
+
 fn flock(fd: BorrowedFd, how: i32) -> io::Result<Lock> {
+    note!(place(fd, OsStr::new("")) + if how & libc::LOCK_SH == 0 { " EX" } else { " SH" });
     // SAFETY: a plain call on a borrowed descriptor.
-    match retry("flock", || nix::errno::Errno::result(unsafe { libc::flock(fd.as_raw_fd(), how) })) {
+    let call = |how| nix::errno::Errno::result(unsafe { libc::flock(fd.as_raw_fd(), how) });
+    #[cfg(test)]
+    let call = |how| crate::explore::flock(fd, how, call);
+    match retry("flock", || call(how)) {
         Ok(_) => Ok(Lock::Held),
         Err(error) => match errno(&error) {
-            libc::EWOULDBLOCK => Ok(Lock::Taken),
+            // CIFS says EACCES of a file that another client has locked.
+            libc::EWOULDBLOCK | libc::EACCES => Ok(Lock::Taken),
             libc::EBADF | libc::ENOLCK | libc::ENOSYS | libc::EOPNOTSUPP | libc::EINVAL | libc::EPERM => {
                 Ok(Lock::Unsupported)
             }
@@ -312,6 +400,7 @@ pub(crate) struct Entry {
 
 /// Reads the next batch of entries (`getdents64(2)`), without `.` and `..`; `false` at the end.
 pub(crate) fn read_folder(fd: BorrowedFd, buffer: &mut [u8], entries: &mut Vec<Entry>) -> io::Result<bool> {
+    note!(place(fd, OsStr::new("")));
     // SAFETY: the kernel writes at most `buffer.len()` bytes.
     let length = retry("getdents64", || {
         check(unsafe { libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) })
@@ -344,6 +433,8 @@ pub(crate) fn set_position(folder: BorrowedFd, position: i64) -> io::Result<()> 
 // ---------------------------------------------------------------- processes
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
+/// How often this process, or one that it was forked from, has forked.
+static FORKED: AtomicU32 = AtomicU32::new(0);
 
 /// Changes in every child of `fork(2)`: a guard that remembers another value belongs to another
 /// process. A `pthread_atfork` handler counts, since `getpid` would cost a system call each time.
@@ -351,14 +442,23 @@ pub(crate) fn fork_generation() -> u32 {
     extern "C" fn count() {
         FORKS.fetch_add(1, Ordering::Relaxed);
     }
+    extern "C" fn count_here() {
+        FORKED.fetch_add(1, Ordering::Relaxed);
+    }
     static HANDLER: Once = Once::new();
     HANDLER.call_once(|| {
         // SAFETY: the handler is async-signal-safe (one atomic add) and lives as long as the program:
         // CPython never unloads an extension module, and glibc would unregister it with the library.
-        let registered = unsafe { libc::pthread_atfork(None, None, Some(count)) };
+        let registered = unsafe { libc::pthread_atfork(None, Some(count_here), Some(count)) };
         assert_eq!(registered, 0, "no memory for a handler of forks: a child could end its parent's guards");
     });
     FORKS.load(Ordering::Relaxed)
+}
+
+/// Changes whenever this process forks: a child may hold copies of the descriptors that were open before.
+pub(crate) fn forks() -> u32 {
+    fork_generation();
+    FORKED.load(Ordering::Relaxed)
 }
 
 /// This process's number, asked once in each process.
@@ -395,6 +495,10 @@ pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
 
 /// Random bytes for a name that nobody else chooses (`getrandom(2)`).
 pub(crate) fn random() -> io::Result<u64> {
+    #[cfg(test)]
+    if let Some(number) = crate::explore::random() {
+        return Ok(number);
+    }
     let mut bytes = [0_u8; 8];
     // SAFETY: the kernel fills at most the eight bytes given.
     retry("getrandom", || check(unsafe { libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), 0) }))?;

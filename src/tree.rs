@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::sys::{self, Stat};
+use crate::sys::{self, Stat, errno};
 
 mod removal;
 
@@ -32,6 +32,10 @@ pub(crate) trait Visitor {
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>>;
     /// After all that is in a folder below the root: `folder` is the open folder called `name` in `dir`.
     fn leave(&mut self, folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()>;
+    /// Is a folder that others remove while it is read no error?
+    fn allows_removal(&self) -> bool {
+        false
+    }
 }
 
 struct Frame {
@@ -94,7 +98,14 @@ fn read(
 ) -> io::Result<Frame> {
     let mut subfolders = Vec::new();
     let mut entries = Vec::new();
-    while sys::read_folder(fd.as_fd(), buffer, &mut entries)? {
+    loop {
+        match sys::read_folder(fd.as_fd(), buffer, &mut entries) {
+            Ok(true) => {}
+            Err(error) if !(visitor.allows_removal() && matches!(errno(&error), libc::ENOENT | libc::ESTALE)) => {
+                return Err(error);
+            }
+            _ => break,
+        }
         for sys::Entry { name, mut kind, .. } in entries.drain(..) {
             if kind == libc::DT_UNKNOWN {
                 kind = match sys::stat(fd.as_fd(), &name)? {
@@ -136,6 +147,10 @@ impl Visitor for Measure {
     fn leave(&mut self, folder: BorrowedFd, _dir: BorrowedFd, _name: &OsStr) -> io::Result<()> {
         self.bytes += sys::stat_fd(folder)?.allocated;
         Ok(())
+    }
+
+    fn allows_removal(&self) -> bool {
+        true
     }
 }
 

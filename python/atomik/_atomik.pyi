@@ -521,6 +521,11 @@ class Probe:
         exchange: RENAME_EXCHANGE.
         reflink: Copies that share their blocks (FICLONE).
         directory_locks: flock(2) on folders: for snapshots, updates, and to know orphans.
+        lock_reach: Who sees such a lock: "everybody"; "this machine and mount", so that writers elsewhere are
+            unknown here, and their orphans too; "nobody" where folders cannot be locked.
+        hard_links: Hard links (link(2)), by which a new file is published where there is no RENAME_NOREPLACE.
+        modes_kept: A new folder shows the mode that was asked for; if not, the filesystem makes modes up.
+        owners_kept: A new file shows the user that made it; if not, the filesystem makes owners up.
         xattrs: Extended attributes of users.
         syncfs: A syncfs(2) that syncs and reports errors.
         single_flush: A durable commit waits for one flush of the disk instead of two, since the filesystem's
@@ -544,6 +549,14 @@ class Probe:
     def reflink(self) -> bool: ...
     @property
     def directory_locks(self) -> bool: ...
+    @property
+    def lock_reach(self) -> Literal["everybody", "this machine and mount", "nobody"]: ...
+    @property
+    def hard_links(self) -> bool: ...
+    @property
+    def modes_kept(self) -> bool: ...
+    @property
+    def owners_kept(self) -> bool: ...
     @property
     def xattrs(self) -> bool: ...
     @property
@@ -991,7 +1004,7 @@ def snapshot(path: _Path) -> Snapshot:
         FileNotFoundError: There is no such folder.
         NotADirectoryError: It is a file: an open file stays as it is.
         DestinationBusyError: Another program holds an exclusive lock on the folder.
-        UnsupportedFilesystemError: The filesystem cannot lock folders (NFS).
+        UnsupportedFilesystemError: The filesystem cannot lock folders.
 
     Durability: nothing is written.
     Source: flock(2) LOCK_SH on the folder itself, proc_pid_fd(5).
@@ -1020,8 +1033,9 @@ def sweep(
         directory: The folder in which destinations are, or a `tmp_dir`.
         recursive: Sweep the folders below as well; symlinks are not followed, mounts not crossed.
         dry_run: Report what would be removed, and remove nothing.
-        older_than: Age in seconds from which slots are orphans where folders cannot be locked (NFS),
-            and nothing else tells (default None: they are left).
+        older_than: Age in seconds from which slots of another lock domain (made by another machine or through
+            another mount, see the page on slots), and slots where folders cannot be locked, are removed
+            (default None: they are left). It must be longer than the longest body.
 
     Returns:
         A list of `Orphan`, one for each that was found.
@@ -1051,7 +1065,7 @@ def probe(directory: _Path) -> Probe:
         OSError: The folder cannot be opened, or nothing can be made in it.
 
     Durability: nothing is to be kept.
-    Source: open(2) O_TMPFILE, renameat2(2), ioctl_ficlone(2), flock(2), fsetxattr(2), statfs(2).
+    Source: open(2) O_TMPFILE, renameat2(2), ioctl_ficlone(2), flock(2), link(2), fsetxattr(2), statfs(2).
 
     Example:
         >>> atomik.probe(".").durability in ("full", "none", "unknown")

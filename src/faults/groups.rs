@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::tests::{faults_of, mixed, places, removal_failed};
+use super::tests::{faults_of, is_told, mixed, places, removal_failed};
 use super::{Call, Fault, inject, scene};
 use crate::{Committed, Durability, File, Folder, Group, Result};
 
@@ -102,8 +102,7 @@ fn judged(place: &Path, durability: Durability, faults: &[Fault]) -> (Vec<Call>,
     if !left.is_empty() && !removal_failed(&calls) {
         broken.push(format!("no removal failed, and still there is {left:?}"));
     }
-    // Without locks nobody can tell an orphan from the living.
-    if !left.is_empty() && !faults.iter().any(|fault| fault.errno() == nix::errno::Errno::ENOLCK) {
+    if !left.is_empty() && is_told(faults, &calls) {
         run(dir, durability).unwrap();
         let left = litter(dir);
         if !left.is_empty() {

@@ -100,16 +100,23 @@ fn old_folder(dir: &Path) {
 /// What killed writers left: two files that were about to be renamed.
 fn file_orphans(dir: &Path) {
     old_file(dir);
-    for number in [0, 2] {
-        fs::write(dir.join(format!(".atomik-{number}.{NAME}")), "orphan").unwrap();
+    for name in slots(dir) {
+        fs::write(name, "orphan").unwrap();
     }
+}
+
+/// The porch, and a slot in the room.
+fn slots(dir: &Path) -> [std::path::PathBuf; 2] {
+    let room = dir.join(format!(".atomik-u{}.{NAME}~", nix::unistd::geteuid()));
+    fs::create_dir(&room).unwrap();
+    [dir.join(format!(".atomik-0.{NAME}~")), room.join("0123456789abcdef")]
 }
 
 /// What killed writers left: a displaced version, and one that was not ready.
 fn folder_orphans(dir: &Path) {
     old_folder(dir);
-    for number in [0, 2] {
-        let version = dir.join(format!(".atomik-{number}.{NAME}")).join(NAME);
+    for name in slots(dir) {
+        let version = name.join(NAME);
         fs::create_dir_all(&version).unwrap();
         fs::write(version.join("orphan"), "").unwrap();
     }

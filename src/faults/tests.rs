@@ -130,9 +130,8 @@ impl<'a> Judge<'a> {
         if slots && matches!(result, Ok(committed) if committed.leftover().is_none()) {
             broken.push(format!("success without a word of {own:?}"));
         }
-        // Without locks nobody can tell an orphan from the living.
-        let locks = !self.lack.faults.iter().chain(faults).any(|fault| fault.errno() == Errno::ENOLCK);
-        let Some(next) = self.operation.next.filter(|_| locks && !litter.is_empty()) else { return };
+        let told = is_told(&[self.lack.faults, faults].concat(), calls);
+        let Some(next) = self.operation.next.filter(|_| told && !litter.is_empty()) else { return };
         let (again, _) = inject(self.lack.faults, || next(dir, self.durability));
         // What is new here is old for the next one, and to replace it may be refused.
         let refused = |error: &Error| error.kind() == ErrorKind::Unsupported && !self.operation.flags;
@@ -182,6 +181,13 @@ impl<'a> Judge<'a> {
 pub(super) fn faults_of(calls: &[Call], from: usize) -> impl Iterator<Item = Fault> {
     let open = calls.iter().enumerate().skip(from).filter(|(_, call)| !call.injected);
     open.flat_map(|(number, call)| plausible(call.name).iter().map(move |errno| Fault::At(number, *errno)))
+}
+
+/// Can the next writer tell an orphan from the living? Not without locks, nor where the type of the filesystem was refused:
+/// then the orphan is of another lock domain.
+pub(super) fn is_told(faults: &[Fault], calls: &[Call]) -> bool {
+    let locks = !faults.iter().any(|fault| fault.errno() == Errno::ENOLCK);
+    locks && !calls.iter().any(|call| call.name == "fstatfs" && call.injected)
 }
 
 /// Did anything fail that cleaning up needs? That is a removal, whatever follows the publish but the

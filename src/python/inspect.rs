@@ -68,8 +68,9 @@ impl Orphan {
 ///     directory: The folder in which destinations are, or a `tmp_dir`.
 ///     recursive: Sweep the folders below as well; symlinks are not followed, mounts not crossed.
 ///     dry_run: Report what would be removed, and remove nothing.
-///     older_than: Age in seconds from which slots are orphans where folders cannot be locked (NFS),
-///         and nothing else tells (default None: they are left).
+///     older_than: Age in seconds from which slots of another lock domain (made by another machine or through
+///         another mount, see the page on slots), and slots where folders cannot be locked, are removed
+///         (default None: they are left). It must be longer than the longest body.
 ///
 /// Returns:
 ///     A list of `Orphan`, one for each that was found.
@@ -116,6 +117,11 @@ pub(super) fn sweep(
 ///     exchange: RENAME_EXCHANGE.
 ///     reflink: Copies that share their blocks (FICLONE).
 ///     directory_locks: flock(2) on folders: for snapshots, updates, and to know orphans.
+///     lock_reach: Who sees such a lock: "everybody"; "this machine and mount", so that writers elsewhere are
+///         unknown here, and their orphans too; "nobody" where folders cannot be locked.
+///     hard_links: Hard links (link(2)), by which a new file is published where there is no RENAME_NOREPLACE.
+///     modes_kept: A new folder shows the mode that was asked for; if not, the filesystem makes modes up.
+///     owners_kept: A new file shows the user that made it; if not, the filesystem makes owners up.
 ///     xattrs: Extended attributes of users.
 ///     syncfs: A syncfs(2) that syncs and reports errors.
 ///     single_flush: A durable commit waits for one flush of the disk instead of two, since the filesystem's
@@ -165,6 +171,26 @@ impl Probe {
     }
 
     #[getter]
+    fn lock_reach(&self) -> &'static str {
+        self.0.lock_reach_words()
+    }
+
+    #[getter]
+    fn hard_links(&self) -> bool {
+        self.0.hard_links
+    }
+
+    #[getter]
+    fn modes_kept(&self) -> bool {
+        self.0.modes_kept
+    }
+
+    #[getter]
+    fn owners_kept(&self) -> bool {
+        self.0.owners_kept
+    }
+
+    #[getter]
     fn xattrs(&self) -> bool {
         self.0.xattrs
     }
@@ -205,7 +231,7 @@ impl Probe {
 ///     OSError: The folder cannot be opened, or nothing can be made in it.
 ///
 /// Durability: nothing is to be kept.
-/// Source: open(2) O_TMPFILE, renameat2(2), ioctl_ficlone(2), flock(2), fsetxattr(2), statfs(2).
+/// Source: open(2) O_TMPFILE, renameat2(2), ioctl_ficlone(2), flock(2), link(2), fsetxattr(2), statfs(2).
 ///
 /// Example:
 ///     >>> atomik.probe(".").durability in ("full", "none", "unknown")

@@ -6,7 +6,6 @@ use pyo3::types::PyTuple;
 use super::convert::{self, PathArg, pathlib};
 use super::interrupt::detached;
 use super::state::State;
-use crate::sys;
 
 /// One version of a folder, pinned while it is open: what `atomik.snapshot` returns.
 ///
@@ -32,7 +31,7 @@ pub(super) struct Snapshot {
 impl Snapshot {
     fn __enter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.state.start()?;
-        match py.detach(|| crate::Snapshot::open_at(sys::CWD, &self.destination.path, true)) {
+        match py.detach(|| crate::Snapshot::open(&self.destination.path)) {
             Ok(snapshot) => {
                 let path = pathlib(py, snapshot.path());
                 self.state.opened(snapshot);
@@ -98,7 +97,7 @@ impl Snapshot {
 ///     FileNotFoundError: There is no such folder.
 ///     NotADirectoryError: It is a file: an open file stays as it is.
 ///     DestinationBusyError: Another program holds an exclusive lock on the folder.
-///     UnsupportedFilesystemError: The filesystem cannot lock folders (NFS).
+///     UnsupportedFilesystemError: The filesystem cannot lock folders.
 ///
 /// Durability: nothing is written.
 /// Source: flock(2) LOCK_SH on the folder itself, proc_pid_fd(5).

@@ -1,20 +1,70 @@
-//! The names of slots and locks.
+//! The names of slots, rooms and locks.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Longer names are shortened: `.atomik-NNNNN.` and 120 bytes fit the shortest limit in use (143, eCryptfs).
-const LONGEST: usize = 120;
+/// Every name that atomik makes beside a destination begins with this.
+const PREFIX: &[u8] = b".atomik-";
 
-/// The name of slot `n` (or of the lock: `lock`) of a destination.
-pub(crate) fn name(n: &str, destination: &OsStr) -> OsString {
+/// Every such name ends with this, so that a glob for the destination's suffix does not find it.
+const END: u8 = b'~';
+
+/// How many bytes of a destination's name are kept. The rest of the longest name, `.atomik-u`, ten digits, `-`, sixteen
+/// digits, `.` and `~`, leaves 105 bytes of the shortest limit in use (143, eCryptfs).
+const MAX_DESTINATION: usize = 104;
+
+/// What a name of ours stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The slot of the first writer.
+    Porch,
+    /// The folder that holds the slots of one user's other writers.
+    Room(u32),
+    /// The publish lock.
+    Lock,
+}
+
+/// A name of ours, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Parsed {
+    pub(crate) kind: Kind,
+    /// The lock domain; `None` where locks reach everybody.
+    pub(crate) domain: Option<u64>,
+    /// The destination's name, or what a long one was shortened to.
+    pub(crate) destination: OsString,
+}
+
+/// The name of this kind for a destination, in a lock domain.
+pub(crate) fn name(kind: Kind, domain: Option<u64>, destination: &OsStr) -> OsString {
+    let kind = match kind {
+        Kind::Porch => "0".into(),
+        Kind::Room(user) => format!("u{user}"),
+        Kind::Lock => "lock".into(),
+    };
+    match domain {
+        None => compose(&kind, destination),
+        Some(domain) => compose(&format!("{kind}-{domain:016x}"), destination),
+    }
+}
+
+/// A name for something inside a slot, which cannot be the destination's own name.
+pub(crate) fn scratch(word: &str, destination: &OsStr) -> OsString {
+    compose(word, destination)
+}
+
+/// The name of a slot in a room.
+pub(crate) fn in_room(chance: u64) -> OsString {
+    format!("{chance:016x}").into()
+}
+
+fn compose(word: &str, destination: &OsStr) -> OsString {
     let bytes = destination.as_bytes();
-    let mut name = format!(".atomik-{n}.").into_bytes();
-    if bytes.len() <= LONGEST {
+    let mut name = [PREFIX, word.as_bytes(), b"."].concat();
+    if bytes.len() <= MAX_DESTINATION {
         name.extend_from_slice(bytes);
     } else {
         // Cut between characters: some filesystems refuse broken UTF-8.
-        let keep = LONGEST - 17;
+        let keep = MAX_DESTINATION - 17;
         let keep = match std::str::from_utf8(bytes) {
             Ok(text) => (0..=keep).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0),
             Err(_) => keep,
@@ -22,41 +72,38 @@ pub(crate) fn name(n: &str, destination: &OsStr) -> OsString {
         name.extend_from_slice(&bytes[..keep]);
         name.extend_from_slice(format!("~{:016x}", fnv1a(bytes)).as_bytes());
     }
+    name.push(END);
     OsString::from_vec(name)
 }
 
 /// FNV-1a, 64 bits: the same in every process and release, since slots are found by name.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Is this the name of a slot?
-pub(crate) fn is_name(name: &OsStr) -> bool {
-    number_of(name).is_some()
-}
-
-/// The number of a slot.
-pub(crate) fn number_of(name: &OsStr) -> Option<u32> {
-    let rest = name.as_bytes().strip_prefix(b".atomik-")?;
-    let digits = &rest[..rest.iter().position(|byte| *byte == b'.')?];
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(digits).ok()?.parse().ok()
-}
-
-/// The destination, or what a long name of one was shortened to, if this is the name of a slot or a lock.
-pub(crate) fn destination_of(name: &OsStr) -> Option<OsString> {
-    let rest = name.as_bytes().strip_prefix(b".atomik-")?;
+/// Takes a name of ours apart; `None` if it is none.
+pub(crate) fn parse(name: &OsStr) -> Option<Parsed> {
+    let rest = name.as_bytes().strip_prefix(PREFIX)?.strip_suffix(&[END])?;
     let dot = rest.iter().position(|byte| *byte == b'.')?;
-    let (kind, destination) = (&rest[..dot], &rest[dot + 1..]);
-    let known = is_name(name) || kind == b"lock" || is_random(kind);
-    (known && !destination.is_empty()).then(|| OsString::from_vec(destination.to_vec()))
+    let (word, destination) = (std::str::from_utf8(&rest[..dot]).ok()?, &rest[dot + 1..]);
+    let (kind, domain) = match word.split_once('-') {
+        Some((kind, domain)) => (kind, Some(hexadecimal(domain)?)),
+        None => (word, None),
+    };
+    let kind = match kind {
+        "0" => Kind::Porch,
+        "lock" => Kind::Lock,
+        _ => {
+            let digits = kind.strip_prefix('u').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+            Kind::Room(digits.parse().ok()?)
+        }
+    };
+    (!destination.is_empty()).then(|| Parsed { kind, domain, destination: OsString::from_vec(destination.to_vec()) })
 }
 
-/// Is this the kind of a slot whose name is nobody else's, since folders cannot be locked here?
-fn is_random(kind: &[u8]) -> bool {
-    kind.len() == 17 && kind[0] == b'r' && kind[1..].iter().all(u8::is_ascii_hexdigit)
+fn hexadecimal(digits: &str) -> Option<u64> {
+    let known = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+    (digits.len() == 16 && digits.bytes().all(known)).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
 #[cfg(test)]
@@ -66,9 +113,23 @@ mod tests {
     #[test]
     fn a_long_name_is_shortened_between_characters_and_stays_unique() {
         let long = OsString::from("ä".repeat(127));
-        let short = name("0", &long);
-        assert!(short.len() <= 255 && short.to_str().is_some());
-        assert_ne!(short, name("0", OsStr::new(&"ä".repeat(126))));
-        assert_eq!(name("7", OsStr::new("data")), ".atomik-7.data");
+        let short = name(Kind::Room(u32::MAX), Some(u64::MAX), &long);
+        assert!(short.len() <= 143 && short.to_str().is_some());
+        assert_ne!(short, name(Kind::Room(u32::MAX), Some(u64::MAX), OsStr::new(&"ä".repeat(126))));
+    }
+
+    #[test]
+    fn a_name_says_what_it_stands_for_and_has_no_suffix_of_the_destination() {
+        let destination = OsStr::new("x.parquet");
+        for kind in [Kind::Porch, Kind::Room(1000), Kind::Lock] {
+            for domain in [None, Some(0xfeed)] {
+                let name = name(kind, domain, destination);
+                assert_eq!(parse(&name), Some(Parsed { kind, domain, destination: destination.into() }));
+                assert_ne!(std::path::Path::new(&name).extension(), Some(OsStr::new("parquet")));
+            }
+        }
+        for other in [".atomik-0.x", ".atomik-1.x~", ".atomik-u.x~", ".atomik-0-12.x~", ".atomik-0.~", "x~"] {
+            assert_eq!(parse(OsStr::new(other)), None, "{other}");
+        }
     }
 }

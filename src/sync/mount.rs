@@ -9,14 +9,7 @@ use std::sync::Mutex;
 
 use crate::options::Durability;
 use crate::sys;
-
-const EXT4: u64 = 0xef53;
-pub(crate) const XFS: u64 = 0x5846_5342;
-pub(crate) const BTRFS: u64 = 0x9123_683e;
-const TMPFS: u64 = 0x0102_1994;
-const RAMFS: u64 = 0x8584_58f6;
-const F2FS: u64 = 0xf2f5_2010;
-const OVERLAY: u64 = 0x794c_7630;
+use crate::sys::filesystems::{BTRFS, EXT4, F2FS, OVERLAY, RAMFS, TMPFS, XFS};
 
 /// What matters to a sync.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +43,8 @@ impl Mount {
         if kind != EXT4 && kind != XFS {
             return Self { kind, ..Self::default() };
         }
-        let Ok((device, number)) = sys::device_and_mount(fd) else { return Self { kind, ..Self::default() } };
+        let Ok(stat) = sys::stat_fd(fd) else { return Self { kind, ..Self::default() } };
+        let (device, number) = (stat.dev, stat.mount_is_unique.then_some(stat.mount));
         // Never waited for: a child of fork(2) may have inherited it locked.
         let known = KNOWN.try_lock().ok().and_then(|known| known.iter().find(|(of, _)| Some(*of) == number).copied());
         if let Some((_, mount)) = known {

@@ -40,16 +40,29 @@ pub(crate) fn chmod_handle(handle: BorrowedFd, mode: u32) -> io::Result<()> {
 
 /// `fchown(2)`; `None` leaves it.
 pub(crate) fn chown(fd: BorrowedFd, uid: Option<u32>, gid: Option<u32>) -> io::Result<()> {
+    #[cfg(test)]
+    if crate::explore::user_id().is_some() {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
     once("fchown", || unistd::fchown(fd, uid.map(Into::into), gid.map(Into::into)))
 }
 
 /// The effective user, asked at the first use: most commits never need it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct User(OnceLock<u32>);
 
 impl User {
+    /// Notes the owner of a file that this process has just made, where the filesystem keeps owners.
+    pub(crate) fn know(&self, owner: u32) {
+        self.0.get_or_init(|| owner);
+    }
+
     /// The user that this process acts for.
     pub(crate) fn id(&self) -> u32 {
+        #[cfg(test)]
+        if let Some(other) = crate::explore::user_id() {
+            return other;
+        }
         *self.0.get_or_init(|| unistd::geteuid().as_raw())
     }
 }

@@ -83,7 +83,10 @@ pub(crate) fn append_only(fd: BorrowedFd) -> io::Result<()> {
 
 /// `symlinkat(2)`.
 pub(crate) fn symlink(target: &OsStr, at: BorrowedFd, name: &OsStr) -> io::Result<()> {
-    once("symlinkat", || unistd::symlinkat(target, at, name))
+    let call = || unistd::symlinkat(target, at, name);
+    #[cfg(test)]
+    let call = || crate::explore::creating(at, name, call);
+    once("symlinkat", call)
 }
 
 /// Makes a FIFO with this mode (`mknodat(2)`) in a folder that is nobody else's.

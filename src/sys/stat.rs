@@ -3,11 +3,13 @@
 use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+#[cfg(test)]
+use std::os::unix::ffi::OsStrExt;
 use std::sync::OnceLock;
 
 use nix::fcntl::AtFlags;
 
-use super::{Times, check, cstring, errno, once};
+use super::{Times, check, cstring, errno, lookup, once};
 
 /// What the code asks of `statx(2)`.
 #[derive(Clone, Copy, Debug)]
@@ -22,8 +24,10 @@ pub(crate) struct Stat {
     pub(crate) dev: u64,
     /// Inode number.
     pub(crate) ino: u64,
-    /// Mount id, 0 before Linux 5.8.
+    /// The number of its mount: since Linux 6.8 one that no later mount gets; 0 before Linux 5.8.
     pub(crate) mount: u64,
+    /// Is `mount` a number that no later mount gets (`STATX_MNT_ID_UNIQUE`)?
+    pub(crate) mount_is_unique: bool,
     /// The root of a mount: a mount point, seen from above.
     pub(crate) mount_root: bool,
     /// Immutable or append-only (`chattr +i`, `+a`).
@@ -91,24 +95,21 @@ pub(crate) fn stat_followed(at: BorrowedFd, path: &OsStr) -> io::Result<Option<S
 fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
     static MISSING: OnceLock<()> = OnceLock::new();
     if MISSING.get().is_none() {
-        let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
-        let mut buffer = std::mem::MaybeUninit::<libc::statx>::zeroed();
-        // SAFETY: the name is NUL-terminated; the kernel writes at most one `struct statx`.
-        let mut call = || unsafe {
-            libc::syscall(libc::SYS_statx, at.as_raw_fd(), name.as_ptr(), flags, mask, buffer.as_mut_ptr())
-        };
-        match once("statx", || check(call())) {
-            Ok(_) => {
-                // SAFETY: zeroed before, and every bit pattern is a valid `struct statx`.
-                let raw = unsafe { buffer.assume_init() };
+        // A kernel that knows the unique number answers with that one.
+        let mask = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE;
+        note!(crate::explore::place(at, OsStr::from_bytes(name.to_bytes())));
+        match raw_statx(at, name, flags, mask) {
+            Ok(raw) => {
+                let known = raw.stx_mask & (libc::STATX_MNT_ID | libc::STATX_MNT_ID_UNIQUE) != 0;
                 let attribute = |bit: i32| raw.stx_attributes & u64::try_from(bit).unwrap_or(0) != 0;
-                return Ok(Stat {
+                let stat = Stat {
                     mode: raw.stx_mode.into(),
                     uid: raw.stx_uid,
                     gid: raw.stx_gid,
                     dev: u64::from(raw.stx_dev_major) << 32 | u64::from(raw.stx_dev_minor),
                     ino: raw.stx_ino,
-                    mount: if raw.stx_mask & libc::STATX_MNT_ID == 0 { 0 } else { raw.stx_mnt_id },
+                    mount: if known { raw.stx_mnt_id } else { 0 },
+                    mount_is_unique: raw.stx_mask & libc::STATX_MNT_ID_UNIQUE != 0,
                     mount_root: attribute(libc::STATX_ATTR_MOUNT_ROOT),
                     immutable: attribute(libc::STATX_ATTR_IMMUTABLE) || attribute(libc::STATX_ATTR_APPEND),
                     links: raw.stx_nlink,
@@ -118,7 +119,10 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
                         (raw.stx_atime.tv_sec, raw.stx_atime.tv_nsec),
                         (raw.stx_mtime.tv_sec, raw.stx_mtime.tv_nsec),
                     ],
-                });
+                };
+                #[cfg(test)]
+                let stat = Stat { uid: crate::explore::owner(stat.dev, stat.ino).unwrap_or(stat.uid), ..stat };
+                return Ok(stat);
             }
             // Before Linux 4.11, and sandboxes older than the call.
             Err(error) => match errno(&error) {
@@ -136,6 +140,7 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
         dev: old.st_dev,
         ino: old.st_ino,
         mount: 0,
+        mount_is_unique: false,
         mount_root: false,
         immutable: false,
         links: u32::try_from(old.st_nlink).unwrap_or(u32::MAX),
@@ -148,20 +153,25 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
     })
 }
 
-/// The device of an open file, and the number of its mount that no later one gets (`STATX_MNT_ID_UNIQUE`, Linux 6.8).
-pub(crate) fn device_and_mount(fd: BorrowedFd) -> io::Result<(u64, Option<u64>)> {
+fn raw_statx(at: BorrowedFd, name: &CStr, flags: i32, mask: u32) -> io::Result<libc::statx> {
     let mut buffer = std::mem::MaybeUninit::<libc::statx>::zeroed();
-    let (flags, mask) = (libc::AT_EMPTY_PATH, libc::STATX_MNT_ID_UNIQUE);
     // SAFETY: the name is NUL-terminated; the kernel writes at most one `struct statx`.
     let mut call =
-        || unsafe { libc::syscall(libc::SYS_statx, fd.as_raw_fd(), c"".as_ptr(), flags, mask, buffer.as_mut_ptr()) };
-    if once("statx", || check(call())).is_err() {
-        return stat_fd(fd).map(|stat| (stat.dev, None));
-    }
+        || unsafe { libc::syscall(libc::SYS_statx, at.as_raw_fd(), name.as_ptr(), flags, mask, buffer.as_mut_ptr()) };
+    // What is open is not looked up again.
+    if name.is_empty() {
+        once("statx", || check(call()))?
+    } else {
+        lookup("statx", || check(call()))?
+    };
     // SAFETY: zeroed before, and every bit pattern is a valid `struct statx`.
-    let raw = unsafe { buffer.assume_init() };
-    let unique = raw.stx_mask & libc::STATX_MNT_ID_UNIQUE != 0;
-    Ok((u64::from(raw.stx_dev_major) << 32 | u64::from(raw.stx_dev_minor), unique.then_some(raw.stx_mnt_id)))
+    Ok(unsafe { buffer.assume_init() })
+}
+
+/// The number that `/proc/self/mountinfo` has for the mount of an open file; 0 before Linux 5.8.
+pub(crate) fn mount_in_table(fd: BorrowedFd) -> io::Result<u64> {
+    let raw = raw_statx(fd, c"", libc::AT_EMPTY_PATH, libc::STATX_MNT_ID)?;
+    Ok(if raw.stx_mask & libc::STATX_MNT_ID == 0 { 0 } else { raw.stx_mnt_id })
 }
 
 /// The mount that an open file is on, also where `statx` does not say: before Linux 5.8 by
@@ -174,6 +184,27 @@ pub(crate) fn mount_id(fd: BorrowedFd) -> io::Result<Option<u64>> {
     let Ok(info) = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())) else { return Ok(None) };
     let line = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     Ok(line.and_then(|id| id.trim().parse().ok()))
+}
+
+/// Types of filesystems, as `statfs(2)` numbers them.
+pub(crate) mod filesystems {
+    /// ext2, ext3 and ext4 alike.
+    pub(crate) const EXT4: u64 = 0xef53;
+    pub(crate) const XFS: u64 = 0x5846_5342;
+    pub(crate) const BTRFS: u64 = 0x9123_683e;
+    pub(crate) const BCACHEFS: u64 = 0xca45_1a4e;
+    pub(crate) const F2FS: u64 = 0xf2f5_2010;
+    pub(crate) const JFS: u64 = 0x3153_464a;
+    pub(crate) const NILFS: u64 = 0x3434;
+    pub(crate) const TMPFS: u64 = 0x0102_1994;
+    pub(crate) const RAMFS: u64 = 0x8584_58f6;
+    pub(crate) const OVERLAY: u64 = 0x794c_7630;
+    /// FAT in all its sizes, but not exFAT.
+    pub(crate) const VFAT: u64 = 0x4d44;
+    pub(crate) const EXFAT: u64 = 0x2011_bab0;
+    pub(crate) const ZFS: u64 = 0x2fc1_2fc1;
+    /// CIFS, by the two numbers that it has had.
+    pub(crate) const CIFS: [u64; 2] = [0xff53_4d42, 0xfe53_4d42];
 }
 
 /// The type of a filesystem, as `statfs(2)` numbers them.

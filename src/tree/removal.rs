@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::{Checkpoint, OPEN, Visitor, go_on, walk};
-use crate::sync::{BTRFS, XFS};
+use crate::sys::filesystems::{BTRFS, XFS};
 use crate::sys::{self, Stat, errno};
 
 /// After so many entries a tree is worth threads; and how many of them, at most.

@@ -114,7 +114,10 @@ fn staging_elsewhere_publishes_here() {
 
 #[test]
 fn an_orphan_slot_is_removed_by_the_next_writer() {
-    let home = Home::new().with_file("a", "old").with_file(".atomik-0.a", "orphan").with_file(".atomik-2.a/a", "x");
+    let home = Home::new()
+        .with_file("a", "old")
+        .with_file(".atomik-0.a~", "orphan")
+        .with_file(&format!("{}/slot/a", crate::home::room("a")), "x");
     File::options().overwrite(true).write(home.at("a"), "new").unwrap();
     assert_eq!(home.names(), ["a"]);
 }
@@ -122,8 +125,8 @@ fn an_orphan_slot_is_removed_by_the_next_writer() {
 #[test]
 fn what_has_the_name_of_a_slot_but_is_none_is_left() {
     let home = Home::new().with_file("a", "old").with_file("target", "precious");
-    symlink("target", home.at(".atomik-0.a")).unwrap();
+    symlink("target", home.at(".atomik-0.a~")).unwrap();
     File::options().overwrite(true).write(home.at("a"), "new").unwrap();
     assert_eq!((home.read("a"), home.read("target")), ("new".into(), "precious".into()));
-    std::fs::remove_file(home.at(".atomik-0.a")).unwrap();
+    std::fs::remove_file(home.at(".atomik-0.a~")).unwrap();
 }

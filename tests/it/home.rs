@@ -30,6 +30,11 @@ impl Home {
     }
 }
 
+/// The name of this user's room for a destination.
+pub(crate) fn room(destination: &str) -> String {
+    format!(".atomik-u{}.{destination}~", nix::unistd::geteuid())
+}
+
 /// The names in a folder, sorted.
 pub(crate) fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<_> =

@@ -160,7 +160,7 @@ fn the_displaced_version_gets_the_backups_name() {
 #[test]
 fn a_backup_elsewhere_or_of_its_own_name_is_refused() {
     let home = Home::new().with_file("f", "1").with_file("sub/x", "");
-    for name in ["f", "sub/f", "../f", ".atomik-0.f"] {
+    for name in ["f", "sub/f", "../f", ".atomik-0.f~"] {
         let name = if name.contains('/') { home.at(name) } else { name.into() };
         let error = File::options().overwrite(true).backup(&name).write(home.at("f"), "2").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{name:?}");
@@ -183,8 +183,8 @@ fn a_cleanup_in_the_background_removes_what_was_displaced() {
 
 #[test]
 fn a_sweep_reports_and_removes_orphans_and_leaves_the_living() {
-    let home = Home::new().with_file(".atomik-0.orphan/orphan/x", "1234");
-    let slot = home.at(".atomik-0.orphan");
+    let home = Home::new().with_file(".atomik-0.orphan~/orphan/x", "1234");
+    let slot = home.at(".atomik-0.orphan~");
     std::fs::set_permissions(&slot, PermissionsExt::from_mode(0o700)).unwrap();
     let alive = Folder::options().create(home.at("d")).unwrap();
     for dry_run in [true, false] {

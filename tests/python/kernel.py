@@ -53,6 +53,16 @@ def renameat2(src: Path, dst: Path, flags: int) -> None:
     )
 
 
+def filesystem_type(folder: Path) -> int:
+    """Returns the number of a filesystem's type, from <linux/magic.h>, as statfs(2) tells it."""
+    answer = ctypes.create_string_buffer(512)
+    _check(_libc.statfs(os.fsencode(folder), answer))
+    word = "I" if platform.machine() == "s390x" else "l"
+    (number,) = struct.unpack_from(word, answer)
+    assert isinstance(number, int)
+    return number & 0xFFFF_FFFF
+
+
 def enter_private_mount_namespace() -> None:
     """Gives the calling thread, and all that it starts, mounts that nobody else sees."""
     _check(_libc.unshare(CLONE_NEWNS))

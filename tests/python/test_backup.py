@@ -247,7 +247,10 @@ def test_what_is_no_name_is_refused(tmp_path: Path, name: str, backup: str) -> N
     assert os.listdir(tmp_path) == ["it"]
 
 
-@pytest.mark.parametrize("slot", [".atomik-0.it", ".atomik-3.other", ".atomik-lock.it"])
+@pytest.mark.parametrize(
+    "slot",
+    [".atomik-0.it~", ".atomik-0-0123456789abcdef.other~", ".atomik-u0.it~", ".atomik-lock.it~"],
+)
 @each_call
 def test_a_name_that_the_next_writer_would_remove_is_refused(
     tmp_path: Path, name: str, slot: str

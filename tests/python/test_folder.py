@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import atomik
 import pytest
+import slots
 from calls import MAKING_FOLDERS, nothing
 from filesystems import Filesystem
 from processes import NOBODY, ROOT, User, run_as
@@ -456,7 +457,7 @@ def assert_cleanup_warning(publish: Callable[[], None], destination: Path) -> No
     (warning,) = caught
     assert warning.category is atomik.CleanupWarning
     assert os.fspath(destination) in str(warning.message)
-    assert f".atomik-0.{destination.name}" in str(warning.message)
+    assert slots.porch(destination).name in str(warning.message)
 
 
 @each_filesystem_for_folders
@@ -467,7 +468,7 @@ def test_a_mount_inside_is_not_crossed_and_the_next_writer_removes_the_rest(
     before = tree(outside)
     destination = old_folder(fs.path / "site")
     (destination / "old" / "mount").mkdir()
-    orphan = fs.path / ".atomik-0.site"
+    orphan = slots.porch(destination)
     subprocess.run(["mount", "--bind", outside, destination / "old" / "mount"], check=True)
     try:
         assert_cleanup_warning(partial(publish, destination, overwrite=True), destination)
@@ -503,7 +504,7 @@ def test_an_immutable_thing_inside_stays_with_a_warning(fs: Filesystem, where: s
         immutable /= "file"
     (destination / "removable").touch()
     fs.make_immutable(immutable)
-    orphan = fs.path / ".atomik-0.site"
+    orphan = slots.porch(destination)
     assert_cleanup_warning(partial(publish, destination, overwrite=True), destination)
     assert_new(destination)
     rest = orphan / "site" / immutable.relative_to(destination)
@@ -526,7 +527,7 @@ def test_a_warning_that_is_an_error_comes_after_the_publish(fs: Filesystem) -> N
     assert guard.committed
     assert_new(destination)
     subprocess.run(
-        ["chattr", "-i", fs.path / ".atomik-0.site" / "site" / "old" / "inner" / "file"], check=True
+        ["chattr", "-i", slots.porch(destination) / "site" / "old" / "inner" / "file"], check=True
     )
     publish(destination, overwrite=True)
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import atomik
 import pytest
+import slots
 from filesystems import Filesystem
 from groups import add_all
 from inject import strace
@@ -469,10 +470,14 @@ with atomik.group(durability="none") as group:
 
 
 def test_what_a_killed_writer_of_any_member_left_is_removed(fs: Filesystem) -> None:
-    # Two writers that were about to publish: a file, and a folder.
-    (fs.path / ".atomik-0.file").write_text("orphan")
-    (fs.path / ".atomik-0.folder").mkdir()
-    (fs.path / ".atomik-0.folder/folder").mkdir()
+    # Writers that were about to publish: a file, and a folder.
+    slots.porch(fs.path / "file").write_text("orphan")
+    (slots.porch(fs.path / "folder") / "folder").mkdir(parents=True)
+    # And two that found the porch taken.
+    for name in ("file", "folder"):
+        slots.room(fs.path / name).mkdir(0o700)
+    (slots.room(fs.path / "file") / "0123456789abcdef").write_text("orphan")
+    (slots.room(fs.path / "folder") / "0123456789abcdef" / "folder").mkdir(parents=True)
     with atomik.group() as group:
         group.write_text(fs.path / "first", "new")
         group.write_text(fs.path / "file", "new")

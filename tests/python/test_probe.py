@@ -58,6 +58,11 @@ def test_each_filesystem_can_what_it_is_known_for(fs: Filesystem) -> None:
     probe = atomik.probe(fs.path)
     assert probe.reflink is (fs.name in ("xfs", "btrfs"))
     assert probe.directory_locks is True
+    # A FUSE server is never asked: two mounts of one folder do not see each other's locks.
+    assert probe.lock_reach == ("this machine and mount" if fs.name == "bindfs" else "everybody")
+    assert probe.hard_links is True
+    assert probe.modes_kept is True
+    assert probe.owners_kept is True
     assert probe.xattrs is True
     # A FUSE server answers success and syncs nothing.
     assert probe.syncfs is (fs.name != "bindfs")
@@ -80,6 +85,10 @@ def test_as_text_it_is_a_table_of_all_its_answers(fs: Filesystem) -> None:
         "EXCHANGE": _word(probe.exchange),
         "reflink": _word(probe.reflink),
         "directory locks": _word(probe.directory_locks),
+        "locks reach": probe.lock_reach,
+        "hard links": _word(probe.hard_links),
+        "modes kept": _word(probe.modes_kept),
+        "owners kept": _word(probe.owners_kept),
         "user xattrs": _word(probe.xattrs),
         "syncfs": _word(probe.syncfs),
         "single flush": _word(probe.single_flush),

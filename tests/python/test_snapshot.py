@@ -611,7 +611,7 @@ def test_a_slot_in_which_a_reader_pins_a_version_is_nobodys_who_has_made_it_befo
     assert listed(fs.path) == only("destination")
 
 
-BUDGET: Final = {"opening": 4, "closing": 2, "closing a displaced version": 36}
+BUDGET: Final = {"opening": 4, "closing": 3, "closing a displaced version": 36}
 """System calls. The last is for an empty version, the only one in a slot, and for the last reader."""
 
 PROGRAM: Final = """
@@ -657,8 +657,9 @@ def test_opening_and_closing_keep_their_budgets(
 
 def test_a_reader_never_waits_for_a_lock_and_writes_nothing(traced: dict[str, list[Call]]) -> None:
     locks = [call.text for calls in traced.values() for call in calls if call.name == "flock"]
-    assert len(locks) == 3  # opening one, the slot and the version in it
-    assert all("LOCK_NB" in lock for lock in locks)
+    # Two pins are let go; one is taken, then the slot and the version in it.
+    assert len(locks) == 5
+    assert all("LOCK_NB" in lock or "LOCK_UN" in lock for lock in locks)
     names = {call.name for name in ("opening", "closing") for call in traced[name]}
     assert names <= {"openat", "flock", "statx", "readlink", "close"}
 

@@ -5,6 +5,7 @@ Orphans are real: processes end in the middle of a body (os._exit, which runs no
 
 import errno
 import fcntl
+import fnmatch
 import os
 import re
 import signal
@@ -13,13 +14,14 @@ import stat
 import time
 import warnings
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import atomik
 import kernel
 import pytest
+import slots
 from crowds import Say, Wait, crowd
 from filesystems import Filesystem
 from processes import NOBODY, ROOT, User, run_as
@@ -28,8 +30,6 @@ from trees import identities, tree
 with_exchange = pytest.mark.parametrize(
     "fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True
 )
-
-_RANDOM: Final = ".atomik-r0123456789abcdef.site"
 
 
 def _folder(destination: Path, **options: Any) -> AbstractContextManager[Path]:
@@ -95,6 +95,11 @@ def _kill(pid: int) -> None:
         return
 
 
+def _names_of(destination: Path) -> tuple[Path, Path, Path]:
+    """Returns where porch, room and lock are."""
+    return slots.porch(destination), slots.room(destination), slots.lock(destination)
+
+
 def _age(path: Path, seconds: float) -> None:
     then = time.time() - seconds
     os.utime(path, (then, then))
@@ -107,7 +112,7 @@ def _allocated(folder: Path) -> int:
 
 def test_an_orphan_is_reported_and_removed(fs: Filesystem) -> None:
     _orphan(fs.path / "site")
-    slot = fs.path / ".atomik-0.site"
+    slot = slots.porch(fs.path / "site")
     os.sync()
     size = _allocated(slot)
     assert size >= 10_000
@@ -152,15 +157,18 @@ def test_staging_in_a_folder_of_its_own_is_swept_there(fs: Filesystem) -> None:
     _orphan(fs.path / "site", tmp_dir=elsewhere)
     assert atomik.sweep(fs.path) == []
     (found,) = atomik.sweep(elsewhere)
-    assert found.path == elsewhere / ".atomik-0.site"
+    assert found.path == slots.porch(elsewhere / "site")
     assert os.listdir(elsewhere) == []
 
 
 def test_orphans_of_files_and_of_the_lock_go_too(fs: Filesystem) -> None:
-    (fs.path / ".atomik-0.file").write_bytes(bytes(5000))
-    (fs.path / ".atomik-lock.site").touch()
-    found = {orphan.path.name: orphan for orphan in atomik.sweep(fs.path)}
-    assert sorted(found) == [".atomik-0.file", ".atomik-lock.site"]
+    porch, room, lock = _names_of(fs.path / "site")
+    porch.write_bytes(bytes(5000))
+    room.mkdir(0o700)
+    (room / "0123456789abcdef").write_bytes(b"file")
+    lock.touch()
+    found = {orphan.path: orphan for orphan in atomik.sweep(fs.path)}
+    assert found.keys() == {porch, room / "0123456789abcdef", lock}
     assert all(orphan.removed and orphan.files == 1 for orphan in found.values())
     assert os.listdir(fs.path) == []
 
@@ -170,48 +178,137 @@ def test_what_lives_is_left(fs: Filesystem) -> None:
         (staging / "file").touch()
         _orphan(fs.path / "other")
         (found,) = atomik.sweep(fs.path)
-        assert found.path.name == ".atomik-0.other"
+        assert found.path == slots.porch(fs.path / "other")
         assert (staging / "file").exists()
     assert (fs.path / "site" / "file").exists()
 
 
 def test_a_lock_that_is_held_is_left(fs: Filesystem) -> None:
-    for name in (".atomik-lock.site", ".atomik-0.file"):
-        with (fs.path / name).open("w") as file:
+    porch, room, lock = _names_of(fs.path / "site")
+    for path in (lock, porch, room / "0123456789abcdef"):
+        path.parent.mkdir(0o700, exist_ok=True)
+        with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             assert atomik.sweep(fs.path) == []
-            assert (fs.path / name).exists()
-        assert [orphan.path.name for orphan in atomik.sweep(fs.path)] == [name]
+            assert path.exists()
+        assert [orphan.path for orphan in atomik.sweep(fs.path)] == [path]
+        assert os.listdir(fs.path) == []
 
 
-def test_what_leads_to_a_living_slot_stays_and_goes_with_it(fs: Filesystem) -> None:
-    # Two writers; the first ends, the second is still there: the first's slot leads to it.
-    first, second = _folder(fs.path / "site"), _folder(fs.path / "site")
-    first.__enter__()
-    staging = second.__enter__()
-    first.__exit__(None, None, None)
-    names = [".atomik-0.site", ".atomik-1.site", "site"]
-    if fs.flags & kernel.EXCHANGE:
-        assert sorted(os.listdir(fs.path)) == names
-    assert atomik.sweep(fs.path) == []
-    assert sorted(os.listdir(fs.path)) == names
-    assert staging.is_dir()
-    second.__exit__(LookupError, LookupError(), None)
-    assert os.listdir(fs.path) == ["site"]
+def test_a_writer_that_ends_beside_another_leaves_nothing_of_its_own(fs: Filesystem) -> None:
+    destination = fs.path / "site"
+    porch, room, _ = _names_of(destination)
+    # The writer in the porch ends first, then the one in the room.
+    for early, late, left in ((0, 1, room), (1, 0, porch)):
+        guards = [_folder(destination), _folder(destination)]
+        staged = [guard.__enter__() for guard in guards]
+        assert (staged[0].parent, staged[1].parent.parent) == (porch, room)
+        _end(guards[early])
+        assert set(fs.path.iterdir()) - {destination} == {left}
+        assert not staged[early].parent.exists()
+        assert staged[late].is_dir()
+        assert atomik.sweep(fs.path) == []
+        assert staged[late].is_dir()
+        _end(guards[late])
+        assert set(fs.path.iterdir()) <= {destination}
 
 
-def test_an_orphan_below_a_living_slot_is_emptied_and_still_leads_there(fs: Filesystem) -> None:
-    with _waiting(lambda: _folder(fs.path / "site")) as pid:
-        with _folder(fs.path / "site") as staging:
-            assert staging.parent.name == ".atomik-1.site"
-            (fs.path / ".atomik-0.site" / "site" / "file").touch()
-            _kill(pid)
+def _end(guard: AbstractContextManager[Path]) -> None:
+    """Ends a body with an error, so that it needs no exchange."""
+    guard.__exit__(LookupError, LookupError(), None)
+
+
+@pytest.mark.parametrize("orphan", ["in the porch", "in the room"])
+@pytest.mark.parametrize("remover", ["sweep", "writer"])
+def test_an_orphan_beside_a_living_slot_is_removed_and_the_living_one_stays(
+    fs: Filesystem, orphan: str, remover: str
+) -> None:
+    destination = fs.path / "site"
+    porch, room, _ = _names_of(destination)
+    with ExitStack() as undo:
+        if orphan == "in the porch":
+            killed = undo.enter_context(_waiting(lambda: _folder(destination)))
+            staging = undo.enter_context(_folder(destination))
+            assert staging.parent.parent == room
+            dead = porch
+        else:
+            staging = undo.enter_context(_folder(destination))
+            killed = undo.enter_context(_waiting(lambda: _folder(destination)))
+            assert staging.parent == porch
+            (dead,) = room.iterdir()
+        (staging / "file").touch()
+        (dead / "site" / "file").touch()
+        _kill(killed)
+        if remover == "sweep":
             (found,) = atomik.sweep(fs.path)
-            assert (found.path.name, found.files, found.removed) == (".atomik-0.site", 1, True)
-            assert os.listdir(fs.path / ".atomik-0.site") == []
-            assert atomik.sweep(fs.path) == []
-            assert staging.is_dir()
+            assert (found.path, found.files, found.removed) == (dead, 1, True)
+        else:
+            with _rolled_back(destination):
+                pass
+        assert not dead.exists()
+        assert (staging / "file").exists()
+        assert set(fs.path.iterdir()) == {porch if orphan == "in the room" else room}
+        assert atomik.sweep(fs.path) == []
+        assert (staging / "file").exists()
     assert os.listdir(fs.path) == ["site"]
+
+
+@contextmanager
+def _rolled_back(destination: Path) -> Generator[Path, None, None]:
+    guard = _folder(destination)
+    staging = guard.__enter__()
+    try:
+        yield staging
+    finally:
+        _end(guard)
+
+
+def test_a_sweep_sees_every_orphan_of_a_room_by_its_path(fs: Filesystem) -> None:
+    destination = fs.path / "site"
+    porch, room, _ = _names_of(destination)
+    with ExitStack() as undo:
+        programs = [undo.enter_context(_waiting(lambda: _folder(destination))) for _ in range(4)]
+        inside = set(room.iterdir())
+        assert len(inside) == 3
+        assert all(re.fullmatch(r"[0-9a-f]{16}", path.name) for path in inside)
+        assert stat.S_IMODE(room.stat().st_mode) == 0o700
+        assert atomik.sweep(fs.path) == []
+        for program in programs:
+            _kill(program)
+        for dry_run in (True, False):
+            found = atomik.sweep(fs.path, dry_run=dry_run)
+            assert {orphan.path for orphan in found} == {porch, *inside}
+            assert {orphan.removed for orphan in found} == {not dry_run}
+    assert os.listdir(fs.path) == []
+
+
+def test_a_room_with_nobody_in_it_is_an_orphan(fs: Filesystem) -> None:
+    _, room, _ = _names_of(fs.path / "site")
+    room.mkdir(0o700)
+    (seen,) = atomik.sweep(fs.path, dry_run=True)
+    assert (seen.path, seen.files, seen.removed) == (room, 0, False)
+    (found,) = atomik.sweep(fs.path)
+    assert (found.path, found.removed) == (room, True)
+    assert os.listdir(fs.path) == []
+
+
+def test_where_others_can_rename_a_room_has_a_mode_of_its_own(fs: Filesystem) -> None:
+    home = fs.folder("home", 0o777)
+    with _folder(home / "site"), _rolled_back(home / "site"):
+        for slot in (slots.porch(home / "site"), slots.room(home / "site")):
+            assert stat.S_IMODE(slot.stat().st_mode) == 0o1700
+    assert os.listdir(home) == ["site"]
+
+
+def test_a_glob_for_the_destinations_suffix_does_not_find_our_names(fs: Filesystem) -> None:
+    destination = fs.path / "table.parquet"
+    with _folder(destination) as one, _rolled_back(destination) as two:
+        names = {path.name for path in fs.path.iterdir()}
+        assert names == {one.parent.name, two.parent.parent.name}
+        assert all(name.endswith("~") for name in names)
+        assert not fnmatch.filter(names, "*.parquet")
+        assert not fnmatch.filter(os.listdir(one.parent) + os.listdir(two.parent.parent), "*~")
+    assert os.listdir(fs.path) == ["table.parquet"]
 
 
 @with_exchange
@@ -222,9 +319,45 @@ def test_a_version_that_is_read_is_left_until_its_reader_has_gone(fs: Filesystem
             pass
         for dry_run in (True, False):
             assert atomik.sweep(fs.path, dry_run=dry_run) == []
-        assert (fs.path / ".atomik-0.site" / "site" / "old").exists()
+        assert (slots.porch(fs.path / "site") / "site" / "old").exists()
     (found,) = atomik.sweep(fs.path)
-    assert (found.path.name, found.files, found.removed) == (".atomik-0.site", 1, True)
+    expected = (slots.porch(fs.path / "site"), 1, True)
+    assert (found.path, found.files, found.removed) == expected
+    assert os.listdir(fs.path) == ["site"]
+
+
+@with_exchange
+@pytest.mark.parametrize("remover", ["sweep", "last reader", "writer"])
+def test_a_version_that_is_read_in_a_room_goes_with_its_last_reader(
+    fs: Filesystem, remover: str
+) -> None:
+    (fs.folder("site") / "old").touch()
+    porch, room, _ = _names_of(fs.path / "site")
+    with ExitStack() as undo, _folder(fs.path / "site"):
+        readers = [atomik.snapshot(fs.path / "site") for _ in range(2)]
+        paths = [undo.enter_context(reader) for reader in readers]
+        with _folder(fs.path / "site"):
+            assert porch.exists()
+        (slot,) = room.iterdir()
+        assert (slot / "site" / "old").exists()
+        for dry_run in (True, False):
+            assert atomik.sweep(fs.path, dry_run=dry_run) == []
+        readers[0].__exit__(None, None, None)
+        assert (paths[1] / "old").exists()
+        assert (slot / "site" / "old").exists()
+        if remover == "last reader":
+            readers[1].__exit__(None, None, None)
+        else:
+            # Without a look at what it leaves, as if it were killed.
+            os.close(int(paths[1].name))
+            if remover == "sweep":
+                (found,) = atomik.sweep(fs.path)
+                assert (found.path, found.files, found.removed) == (slot, 1, True)
+            else:
+                with _rolled_back(fs.path / "site"):
+                    pass
+        assert not room.exists()
+        assert porch.exists()
     assert os.listdir(fs.path) == ["site"]
 
 
@@ -233,27 +366,48 @@ def test_another_users_orphan_is_left(fs: Filesystem, owner: User, sweeper: User
     home = fs.folder("home", 0o777)
     run_as(owner, lambda: _orphan(home / "site"))
     assert run_as(sweeper, lambda: atomik.sweep(home) == [])
-    assert os.listdir(home) == [".atomik-0.site"]
+    assert list(home.iterdir()) == [slots.porch(home / "site")]
     assert run_as(owner, lambda: [orphan.removed for orphan in atomik.sweep(home)]) == [True]
     assert os.listdir(home) == []
 
 
-def test_a_folder_that_is_no_slot_is_left_where_others_can_rename(fs: Filesystem) -> None:
+@pytest.mark.parametrize("name", [slots.porch, slots.room])
+def test_a_folder_that_is_no_slot_is_left_where_others_can_rename(
+    fs: Filesystem, name: Callable[[Path], Path]
+) -> None:
     # Somebody else may have given a private folder the name of a slot, to have it emptied.
     home = fs.folder("home", 0o777)
-    (home / ".atomik-0.site").mkdir(mode=0o700)
-    (home / ".atomik-0.site" / "precious").touch()
+    slot = name(home / "site")
+    slot.mkdir(mode=0o700)
+    (slot / "precious").touch()
+    (slot / "0123456789abcdef").mkdir(mode=0o700)
+    (slot / "0123456789abcdef" / "site").touch()
     before = tree(home)
     assert atomik.sweep(home) == []
     assert tree(home) == before
-    (home / ".atomik-0.site").rename(home / "precious")
+    slot.rename(home / "precious")
+
+
+def test_another_users_room_is_left(fs: Filesystem) -> None:
+    room = slots.room(fs.path / "site", NOBODY.uid)
+    slot = room / "0123456789abcdef"
+    (slot / "site").mkdir(parents=True)
+    before = tree(fs.path)
+    assert atomik.sweep(fs.path, older_than=0) == []
+    with _rolled_back(fs.path / "site"):
+        pass
+    assert tree(fs.path) == before
+    room.rename(fs.path / "room")
 
 
 _LOOK_ALIKES: Final = [
-    ".atomik-", ".atomik-0", ".atomik-0.", ".atomik-.x", ".atomik-x.y", ".atomik--1.x", ".atomik-1x.y",
-    ".atomik-0x1.y", ".atomik- 1.x", ".atomik-1 .x", ".atomik-lock", ".atomik-lock.", ".atomik-locks.x",
-    ".atomik-r0123.x", ".atomik-r0123456789abcdeg.x", ".atomik-99999999999.x", ".atomik-backup",
-    "atomik-0.x", "x.atomik-0.x", ".Atomik-0.x", ".atomik_0.x", ".atomik-\u0661.x",
+    ".atomik-", ".atomik-0", ".atomik-0.", ".atomik-.x~", ".atomik-x.y~", ".atomik--1.x~", ".atomik-1x.y~",
+    ".atomik-0x1.y~", ".atomik- 0.x~", ".atomik-0 .x~", ".atomik-lock", ".atomik-lock.", ".atomik-locks.x~",
+    ".atomik-0-0123.x~", ".atomik-0-0123456789abcdeg.x~", ".atomik-0-0123456789ABCDEF.x~", ".atomik-backup",
+    ".atomik-0-0123456789abcdef0.x~", ".atomik-0-.x~", ".atomik-0-0123456789abcdef-1.x~", ".atomik-0.x~~.",
+    ".atomik-u.x~", ".atomik-u-1.x~", ".atomik-u+1.x~", ".atomik-u0x.y~", ".atomik-u4294967296.x~", ".atomik-U0.x~",
+    ".atomik-0.x", ".atomik-u0.x", ".atomik-lock.x", ".atomik-1.x~", ".atomik-00.x~", ".atomik-0.~", ".atomik-0~",
+    "atomik-0.x~", "x.atomik-0.x~", ".Atomik-0.x~", ".atomik_0.x~", ".atomik-\u0661.x~", ".atomik-u\u0660.x~",
 ]  # fmt: skip
 
 
@@ -277,15 +431,16 @@ def test_names_that_only_look_like_ours_are_left(tmp_path: Path, kind: str) -> N
 def test_things_of_another_kind_under_a_slots_name_are_left(fs: Filesystem) -> None:
     home, precious = fs.folder("home"), fs.folder("precious")
     (precious / "file").touch()
-    (home / ".atomik-0.a").symlink_to(precious)
-    (home / ".atomik-0.b").symlink_to(precious / "file")
-    (home / ".atomik-0.c").symlink_to("nowhere")
-    os.mkfifo(home / ".atomik-0.d")
-    os.mknod(home / ".atomik-0.e", stat.S_IFCHR | 0o600, os.makedev(1, 3))
-    parent = os.open(home, os.O_PATH)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"/proc/self/fd/{parent}/.atomik-0.f")
-    os.close(parent)
+    for name in (slots.porch, slots.room, slots.lock):
+        name(home / "a").symlink_to(precious)
+        name(home / "b").symlink_to(precious / "file")
+        name(home / "c").symlink_to("nowhere")
+        os.mkfifo(name(home / "d"))
+        os.mknod(name(home / "e"), stat.S_IFCHR | 0o600, os.makedev(1, 3))
+        parent = os.open(home, os.O_PATH)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(f"/proc/self/fd/{parent}/{name(home / 'f').name}")
+        os.close(parent)
     before = tree(fs.path)
     assert atomik.sweep(fs.path, recursive=True, older_than=0) == []
     assert tree(fs.path) == before
@@ -298,9 +453,9 @@ def test_folders_below_are_swept_only_if_asked(fs: Filesystem) -> None:
     for place in places:
         place.mkdir(exist_ok=True)
         _orphan(place / "site")
-    assert [orphan.path for orphan in atomik.sweep(fs.path)] == [fs.path / ".atomik-0.site"]
+    assert [orphan.path for orphan in atomik.sweep(fs.path)] == [slots.porch(fs.path / "site")]
     found = [orphan.path for orphan in atomik.sweep(fs.path, recursive=True)]
-    assert sorted(found) == sorted(place / ".atomik-0.site" for place in places[1:])
+    assert sorted(found) == sorted(slots.porch(place / "site") for place in places[1:])
     assert fs.leftovers() == []
 
 
@@ -323,7 +478,7 @@ def test_an_orphan_holds_no_way_out(fs: Filesystem) -> None:
     precious = fs.folder("precious")
     (precious / "file").write_text("precious")
     _orphan(fs.path / "site")
-    staged = fs.path / ".atomik-0.site" / "site"
+    staged = slots.porch(fs.path / "site") / "site"
     (staged / "link").symlink_to(precious)
     (staged / "hard").hardlink_to(precious / "file")
     before = tree(precious)
@@ -341,13 +496,13 @@ def test_what_an_ordinary_user_cannot_enter_is_passed_over(fs: Filesystem) -> No
     found = run_as(
         NOBODY, lambda: [str(orphan.path) for orphan in atomik.sweep(home, recursive=True)]
     )
-    assert found == [str(home / "open" / ".atomik-0.site")]
+    assert found == [str(slots.porch(home / "open" / "site"))]
 
 
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"], indirect=True)
 def test_what_resists_is_reported_as_not_removed(fs: Filesystem) -> None:
     _orphan(fs.path / "site")
-    resisting = fs.path / ".atomik-0.site" / "site" / "one"
+    resisting = slots.porch(fs.path / "site") / "site" / "one"
     fs.make_immutable(resisting)
     (found,) = atomik.sweep(fs.path)
     assert not found.removed
@@ -358,19 +513,43 @@ def test_what_resists_is_reported_as_not_removed(fs: Filesystem) -> None:
     assert os.listdir(fs.path) == []
 
 
-def test_where_folders_have_no_locks_only_age_tells(tmp_path: Path) -> None:
-    slot = tmp_path / _RANDOM
-    slot.mkdir(mode=0o700)
-    (slot / "site").mkdir()
+@pytest.mark.parametrize("kind", ["porch", "room", "lock", "file", "file in a room"])
+def test_of_an_orphan_of_another_lock_domain_only_its_age_tells(fs: Filesystem, kind: str) -> None:
+    # And so it is where folders cannot be locked: there each writer is as if in a domain of its own.
+    home = fs.folder("home")
+    word = {"lock": "lock", "room": f"u{os.geteuid()}", "file in a room": f"u{os.geteuid()}"}
+    top = slots.foreign(home / "site", word.get(kind, "0"))
+    orphan = top / "0123456789abcdef" if top.name.startswith(".atomik-u") else top
+    if kind in ("porch", "room"):
+        top.mkdir(mode=0o700)
+        (orphan / "site").mkdir(parents=True)
+    else:
+        orphan.parent.mkdir(exist_ok=True, mode=0o700)
+        orphan.touch()
+    before = tree(home)
     for older_than in (None, 3600, 1e9):
-        assert atomik.sweep(tmp_path, older_than=older_than) == []
+        assert atomik.sweep(home, older_than=older_than) == []
+        with _rolled_back(home / "site"):
+            pass
+        assert tree(home) == before
+    _age(orphan, 7200)
+    assert atomik.sweep(home, older_than=3 * 3600) == []
+    (seen,) = atomik.sweep(home, older_than=3600, dry_run=True)
+    assert tree(home) == before
+    (found,) = atomik.sweep(home, older_than=3600)
+    assert (seen.path, seen.removed, found.path, found.removed) == (orphan, False, orphan, True)
+    assert os.listdir(home) == []
+
+
+def test_an_old_orphan_of_another_lock_domain_that_is_locked_here_is_left(fs: Filesystem) -> None:
+    slot = slots.foreign(fs.path / "site")
+    slot.mkdir(mode=0o700)
     _age(slot, 7200)
-    assert atomik.sweep(tmp_path, older_than=3 * 3600) == []
-    (seen,) = atomik.sweep(tmp_path, older_than=3600, dry_run=True)
-    assert slot.exists()
-    (found,) = atomik.sweep(tmp_path, older_than=3600)
-    assert (seen.path, seen.removed, found.path, found.removed) == (slot, False, slot, True)
-    assert os.listdir(tmp_path) == []
+    reader = os.open(slot, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_EX)
+    assert atomik.sweep(fs.path, older_than=3600) == []
+    os.close(reader)
+    assert len(atomik.sweep(fs.path, older_than=3600)) == 1
 
 
 def test_age_does_not_matter_where_locks_tell(fs: Filesystem) -> None:
@@ -386,23 +565,65 @@ def test_an_age_that_is_none_is_a_value_error(tmp_path: Path, age: float) -> Non
 
 @with_exchange
 @pytest.mark.parametrize("previous", [True, False], ids=["over a backup", "the first backup"])
+@pytest.mark.parametrize("where", ["porch", "room"])
 def test_a_displaced_version_that_is_to_be_a_backup_becomes_it(
-    fs: Filesystem, previous: bool
+    fs: Filesystem, previous: bool, where: str
 ) -> None:
     # What is left when a writer is killed between the exchange and the renaming of the backup.
     (fs.folder("site") / "new").touch()
     if previous:
         (fs.folder("site.bak") / "older").touch()
-    slot = fs.folder(".atomik-0.site", 0o700)
+    slot = slots.porch(fs.path / "site")
+    if where == "room":
+        fs.folder(slots.room(fs.path / "site").name, 0o700)
+        slot = slots.room(fs.path / "site") / "0123456789abcdef"
+    slot.mkdir(0o700)
     (slot / "site").mkdir()
     (slot / "site" / "old").touch()
-    (slot / ".atomik-backup").symlink_to(f"{(slot / 'site').stat().st_ino}:site.bak")
+    _mark(slot, staged=fs.path / "site", replaced=fs.path / "site.bak" if previous else None)
     before = tree(fs.path)
     assert len(atomik.sweep(fs.path, dry_run=True)) == 1
     assert tree(fs.path) == before
     (found,) = atomik.sweep(fs.path)
     assert found.removed
     assert tree(fs.path).keys() == {"site", "site/new", "site.bak", "site.bak/old"}
+
+
+def _mark(slot: Path, *, staged: Path, replaced: Path | None) -> None:
+    """Makes the mark of a writer that is about to make a backup."""
+    inodes = [path.stat().st_ino if path else 0 for path in (staged, replaced)]
+    (slot / ".atomik-backup").symlink_to(f"{inodes[0]}:{inodes[1]}:site/site.bak")
+
+
+@with_exchange
+@pytest.mark.parametrize("previous", [True, False], ids=["over a backup", "the first backup"])
+def test_a_backup_that_is_newer_is_not_replaced_by_an_orphan(
+    fs: Filesystem, previous: bool
+) -> None:
+    (fs.folder("site") / "new").touch()
+    slot = fs.folder(slots.porch(fs.path / "site").name, 0o700)
+    (slot / "site").mkdir()
+    replaced = fs.folder("older")
+    _mark(slot, staged=fs.path / "site", replaced=replaced if previous else None)
+    # Meanwhile somebody else has made a backup.
+    (fs.folder("site.bak") / "newer").touch()
+    (found,) = atomik.sweep(fs.path)
+    assert found.removed
+    expected = {"older", "site", "site/new", "site.bak", "site.bak/newer"}
+    assert tree(fs.path).keys() == expected
+
+
+@with_exchange
+def test_a_staged_version_is_never_taken_for_a_displaced_one(fs: Filesystem) -> None:
+    # What is left when a writer is killed between the mark and the exchange.
+    (fs.folder("site") / "old").touch()
+    (fs.folder("site.bak") / "older").touch()
+    slot = fs.folder(slots.porch(fs.path / "site").name, 0o700)
+    (slot / "site").mkdir()
+    _mark(slot, staged=slot / "site", replaced=fs.path / "site.bak")
+    (found,) = atomik.sweep(fs.path)
+    assert found.removed
+    assert tree(fs.path).keys() == {"site", "site/old", "site.bak", "site.bak/older"}
 
 
 @pytest.mark.parametrize(
@@ -429,7 +650,7 @@ def test_paths_of_any_type_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for spelling in spellings:
         _orphan(tmp_path / "site")
         (found,) = atomik.sweep(spelling)
-        assert found.path == Path(os.fsdecode(spelling)) / ".atomik-0.site"
+        assert found.path == Path(os.fsdecode(spelling)) / slots.porch(tmp_path / "site").name
         assert found.removed
     assert os.listdir(tmp_path) == []
 
@@ -438,7 +659,7 @@ def test_an_orphan_shows_what_it_is(tmp_path: Path) -> None:
     _orphan(tmp_path / "site")
     (found,) = atomik.sweep(tmp_path)
     expected = (
-        rf"Orphan\(path=\"{tmp_path}/\.atomik-0\.site\", bytes={found.bytes}, files=2, "
+        rf"Orphan\(path=\"{re.escape(str(slots.porch(tmp_path / 'site')))}\", bytes={found.bytes}, files=2, "
         r"age=\d+\.\d, removed=True\)"
     )
     assert re.fullmatch(expected, repr(found))
@@ -448,7 +669,8 @@ def test_an_orphan_shows_what_it_is(tmp_path: Path) -> None:
 
 def test_thousands_of_orphans_go_in_one_sweep(tmp_path: Path) -> None:
     for number in range(3000):
-        (tmp_path / f".atomik-0.{number}" / f"{number}").mkdir(parents=True, mode=0o700)
+        slot = slots.porch(tmp_path / f"{number}")
+        (slot / f"{number}").mkdir(parents=True, mode=0o700)
     assert len(atomik.sweep(tmp_path)) == 3000
     assert os.listdir(tmp_path) == []
 

@@ -1,12 +1,14 @@
 """Filesystems whose folders cannot be locked (NFS answers EBADF or ENOLCK): strace answers for them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import slots
 
 STRACE = ("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock")
 
@@ -27,8 +29,9 @@ with atomik.file("page", "w", overwrite=True, durability="none") as f:
 def test_slots_have_random_names_and_an_orphan_is_never_taken_over(
     tmp_path: Path, errno: str
 ) -> None:
-    (tmp_path / ".atomik-0.site").mkdir()
-    slots: list[str] = []
+    porch = slots.porch(tmp_path / "site")
+    porch.mkdir()
+    taken: list[str] = []
     for content in ("first", "second"):
         done = subprocess.run(
             [*STRACE, "-e", f"inject=flock:error={errno}", sys.executable, "-c", PUBLISH, content],
@@ -37,10 +40,10 @@ def test_slots_have_random_names_and_an_orphan_is_never_taken_over(
             capture_output=True,
             text=True,
         )
-        slots.append(done.stdout.strip())
+        taken.append(done.stdout.strip())
         assert (tmp_path / "site" / "index.html").read_text() == content
         assert (tmp_path / "page").read_text() == content
-    assert slots[0] != slots[1]
-    assert all(slot.startswith(".atomik-r") and slot.endswith(".site") for slot in slots)
-    assert sorted(os.listdir(tmp_path)) == [".atomik-0.site", "page", "site"]
-    (tmp_path / ".atomik-0.site").rmdir()
+    assert taken[0] != taken[1]
+    assert all(re.fullmatch(r"\.atomik-0-[0-9a-f]{16}\.site~", slot) for slot in taken)
+    assert sorted(os.listdir(tmp_path)) == [porch.name, "page", "site"]
+    porch.rmdir()

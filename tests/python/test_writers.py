@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 
 import atomik
 import pytest
+import slots
 from crowds import THREADS, WRITERS, Crowd, Say, Wait, crowd
 from filesystems import Filesystem
 
@@ -125,7 +126,7 @@ def read_writer(destination: Path) -> int:
 @everywhere
 def test_the_next_writer_removes_the_lock_of_a_killed_one(fs: Filesystem, call: str) -> None:
     destination = fs.path / "destination"
-    lock = fs.path / ".atomik-lock.destination"
+    lock = slots.lock(destination)
     if call != "file":  # a new file needs no slot, and looks for nothing
         lock.touch(0o600)
     for writer in range(2):

@@ -33,7 +33,7 @@ def _panic(*_: object, **__: object) -> NoReturn:
 
 
 def _leave_a_file(*_: object, **__: object) -> None:
-    with open(".atomik-0.dest", "w"):
+    with open(".atomik-0.dest~", "w"):
         raise OSError
 
 

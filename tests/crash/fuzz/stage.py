@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import slots
+
 OLD: Final = b"old"
 
 TOP: Final = "home"
@@ -77,10 +79,19 @@ def lay_out(top: Path, there: str, around: str, litter: tuple[str, ...]) -> None
     Path("link").symlink_to("sub")
     Path("sub", "inner").write_bytes(OLD)
     Path("other").mkdir()
-    for number, kind in enumerate(litter):
-        THERE[kind](Path(f".atomik-{number}.dest"))
+    for place, kind in zip(_places(len(litter)), litter, strict=True):
+        place.parent.mkdir(exist_ok=True, mode=0o700)
+        THERE[kind](place)
     THERE[there](Path("dest"))
     AROUND[around](work)
+
+
+def _places(count: int) -> list[Path]:
+    """Names the porch and slots in the room; of two places the second is the room itself."""
+    porch, room = slots.porch(Path("dest")), slots.room(Path("dest"))
+    if count == 2:
+        return [porch, room]
+    return [porch, *(room / f"{number:016x}" for number in range(1, count))][:count]
 
 
 def chain(depth: int) -> list[Path]:

@@ -20,11 +20,21 @@ _PARTS: Final = st.one_of(
     st.sampled_from(
         [b"dest", b"sub", b"link", b"other", b"bystander", b"new", b".", b"..", b"", b"chain1"]
     ),
-    st.sampled_from([b".atomik-0.dest", b".atomik-lock.dest", b".atomik-sweep.dest", b".atomik-"]),
+    st.sampled_from(
+        [
+            b".atomik-0.dest~",
+            b".atomik-u64101.dest~",
+            b".atomik-lock.dest~",
+            b".atomik-0-0123456789abcdef.dest~",
+            b".atomik-sweep.dest~",
+            b".atomik-0.dest",
+            b".atomik-",
+        ]
+    ),
     st.binary(max_size=6),
     # Around NAME_MAX, and where the name of a slot is shortened.
     st.builds(_repeated, st.sampled_from([b"n", b"\xff", b"\xc3"]),
-              st.one_of(st.integers(118, 124), st.integers(238, 257))),
+              st.one_of(st.integers(101, 107), st.integers(238, 257))),
 )  # fmt: skip
 _SOME_BYTES: Final = st.one_of(
     st.just(b"dest"),
@@ -103,7 +113,7 @@ _OPTION: Final[dict[str, st.SearchStrategy[object]]] = {
     "backup": st.one_of(
         st.none(),
         st.sampled_from(["before", "before", "./before", "bystander", "other", "dest", "link", "sub/before"]),
-        st.sampled_from([".atomik-0.dest", ".atomik-lock.dest", ".", "..", "", "/", "n" * 256]),
+        st.sampled_from([".atomik-0.dest~", ".atomik-u0.dest~", ".atomik-lock.dest~", ".", "..", "", "/", "n" * 256]),
         PATHS,
     ),
     "update": st.booleans(),

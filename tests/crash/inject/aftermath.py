@@ -78,17 +78,27 @@ def unmended(bench: Bench, outcome: Outcome) -> Iterator[str]:
 
 
 def _copy(world: Path, to: Path) -> None:
-    """Copies a world with what its marks say: a version that is to become a backup is known by its inode."""
+    """Copies a world with what its marks say: versions, which they know by their inodes."""
     shutil.copytree(world, to, symlinks=True)
     # Not a pattern for the marks themselves: these lead nowhere, and `glob` leaves out what does not exist.
-    for slot in to.glob(".atomik-*"):
+    for slot in (*to.glob(".atomik-*"), *to.glob(".atomik-u*/*")):
         mark = slot / _MARK
         if mark.is_symlink():
-            inode, _, name = os.readlink(mark).partition(":")
-            before = {entry.inode(): entry.name for entry in os.scandir(world / slot.name)}
-            if int(inode) in before:
-                mark.unlink()
-                mark.symlink_to(f"{(slot / before[int(inode)]).lstat().st_ino}:{name}")
+            staged, replaced, names = os.readlink(mark).split(":", 2)
+            mark.unlink()
+            mark.symlink_to(
+                f"{_same(int(staged), world, to)}:{_same(int(replaced), world, to)}:{names}"
+            )
+
+
+def _same(inode: int, world: Path, to: Path) -> int:
+    """Returns the inode in a copy of what has one in a world; of what is gone, one that nothing has."""
+    if inode == 0:
+        return 0
+    for place in (*world.iterdir(), *world.glob(".atomik-*/*"), *world.glob(".atomik-u*/*/*")):
+        if place.lstat().st_ino == inode:
+            return (to / place.relative_to(world)).lstat().st_ino
+    return 2**64 - 1
 
 
 def _left_by(

@@ -10,8 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import slots
+
 from inject.operations import Keep, Operation
-from inject.worlds import DESTINATION, alive, file, with_neighbour
+from inject.worlds import DESTINATION, alive, file, porch, with_neighbour
+
+_UNKNOWN: Final = f".atomik-mine.{DESTINATION}~"
 
 
 class _Staged:
@@ -21,7 +25,7 @@ class _Staged:
         self._mistake = mistake
 
     def __call__(self, world: Path, _: Keep) -> None:
-        staging = world / f".atomik-{self._slot()}.{DESTINATION}"
+        staging = self._staging(world)
         fd = os.open(staging, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         try:
             self._publish(fd, staging, world / DESTINATION)
@@ -29,7 +33,7 @@ class _Staged:
             if self._mistake != "leaves staging after an error":
                 staging.unlink(missing_ok=True)
             if self._mistake == "removes another's slot after an error":
-                shutil.rmtree(world / f".atomik-0.{DESTINATION}")
+                shutil.rmtree(porch(world))
             if self._mistake == "dies of an error":
                 os.abort()
             if self._mistake == "prints an error":
@@ -40,10 +44,12 @@ class _Staged:
             if self._mistake != "leaks the descriptor":
                 os.close(fd)
 
-    def _slot(self) -> str:
+    def _staging(self, world: Path) -> Path:
         if self._mistake == "takes a name that nobody knows":
-            return "mine"
-        return "1" if self._mistake == "removes another's slot after an error" else "0"
+            return world / _UNKNOWN
+        if self._mistake == "removes another's slot after an error":
+            return slots.foreign(world / DESTINATION)
+        return porch(world)
 
     def _publish(self, fd: int, staging: Path, destination: Path) -> None:
         os.write(fd, b"new")
@@ -113,5 +119,5 @@ ERRORS_TELL: Final = {
 }
 KILLS_TELL: Final = {
     "writes in place": "neither old nor new",
-    "takes a name that nobody knows": f"of ['.atomik-mine.{DESTINATION}']: the next writer, ",
+    "takes a name that nobody knows": f"of ['{_UNKNOWN}']: the next writer, ",
 }

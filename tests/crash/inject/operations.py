@@ -16,15 +16,17 @@ from inject.worlds import (
     ELSEWHERE,
     GROUPED,
     OTHER,
-    SLOT,
     Build,
     alive,
+    alive_in_room,
     file,
     fill,
     folder,
     grouped,
     grouped_files,
+    in_room,
     nothing,
+    porch,
     two_files,
     two_folders,
     updated_folder,
@@ -143,7 +145,7 @@ def _update(world: Path, keep: Keep) -> None:
 def _read_while_displaced(world: Path, _: Keep) -> None:
     """Is the last reader of a version: it removes what was displaced under its hands."""
     with atomik.snapshot(world / DESTINATION):
-        atomik.exchange(world / DESTINATION, world / SLOT / DESTINATION)
+        atomik.exchange(world / DESTINATION, porch(world) / DESTINATION)
 
 
 def _rename(world: Path, _: Keep, **options: Any) -> None:
@@ -324,6 +326,23 @@ ALL: Final = {
             with_neighbour(_REPLACED_FOLDER),
             needs=kernel.EXCHANGE,
             neighbour=alive,
+        ),
+        Operation(
+            "write_bytes, replacing, beside a living writer in the room",
+            with_neighbour(_OLD_FILE, in_room),
+            _with(_write_bytes, overwrite=True),
+            with_neighbour(_REPLACED_FILE, in_room),
+            neighbour=alive_in_room,
+            elsewhere=False,
+        ),
+        Operation(
+            "folder, replacing, beside a living writer in the room",
+            with_neighbour(_OLD_FOLDER, in_room),
+            _with(_folder, overwrite=True),
+            with_neighbour(_REPLACED_FOLDER, in_room),
+            needs=kernel.EXCHANGE,
+            neighbour=alive_in_room,
+            elsewhere=False,
         ),
         Operation(
             "folder, replacing a read-only one",

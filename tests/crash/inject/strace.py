@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
+
+# A name beside a destination, or of a slot in a room.
+_OURS: Final = re.compile(r'"(\.atomik-[^"]*|[0-9a-f]{16})"')
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Call:
 
     def removes_a_slot(self) -> bool:
         """Is this the removal of one of the library's own names?"""
-        return self.name in ("unlinkat", "unlink", "rmdir") and '".atomik-' in self.text
+        return self.name in ("unlinkat", "unlink", "rmdir") and _OURS.search(self.text) is not None
 
     def __str__(self) -> str:
         return f"{self.name} #{self.occurrence} {self.text}"

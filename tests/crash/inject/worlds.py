@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import slots as names
+
 Build: TypeAlias = Callable[[Path], None]
 State: TypeAlias = dict[str, tuple[int, bytes, Mapping[str, bytes]]]
 
@@ -17,7 +19,7 @@ DESTINATION: Final = "destination"
 ELSEWHERE: Final = "elsewhere"
 OTHER: Final = "other"
 BACKUP: Final = "before"
-SLOT: Final = f".atomik-0.{DESTINATION}"
+IN_ROOM: Final = "0123456789abcdef"
 _ATTRIBUTE: Final = "user.kept"
 _VALUE: Final = b"value"
 _SLOT_MODE: Final = 0o700
@@ -31,14 +33,20 @@ def look(world: Path, *, slots: bool = False) -> State:
         folder = pending.pop()
         for entry in os.scandir(world / folder):
             name = os.path.join(folder, entry.name)
-            if entry.name.startswith(".atomik-") is not slots:
+            ours = entry.name.startswith(".atomik-") or _is_room(folder)
+            if ours is not slots:
                 if slots and folder == "" and entry.is_dir(follow_symlinks=False):
                     pending.append(name)
                 continue
             found[name] = _entry(entry)
-            if entry.is_dir(follow_symlinks=False):
+            # What is in a slot in a room is its owner's concern.
+            if entry.is_dir(follow_symlinks=False) and not _is_room(folder):
                 pending.append(name)
     return found
+
+
+def _is_room(folder: str) -> bool:
+    return folder.rpartition("/")[2].startswith(".atomik-u")
 
 
 def _entry(entry: "os.DirEntry[str]") -> tuple[int, bytes, Mapping[str, bytes]]:
@@ -171,29 +179,41 @@ def with_tmp_dir(build: Build) -> Build:
     return both
 
 
+def porch(world: Path) -> Path:
+    """Returns where the first writer's slot is."""
+    return names.porch(world / DESTINATION)
+
+
+def in_room(world: Path) -> Path:
+    """Returns where another writer's slot is."""
+    return names.room(world / DESTINATION) / IN_ROOM
+
+
 def _fill_slot(slot: Path) -> None:
+    slot.parent.mkdir(_SLOT_MODE, exist_ok=True)
     slot.mkdir(_SLOT_MODE)
     (slot / DESTINATION).mkdir()
     (slot / DESTINATION / "file").write_bytes(b"another's")
 
 
 def with_orphans(build: Build) -> Build:
-    """Adds what two killed writers have left: a file slot and a folder slot."""
+    """Adds what killed writers have left: a file in the porch, and a folder slot and a file in the room."""
 
     def all_(world: Path) -> None:
         build(world)
-        (world / SLOT).write_bytes(b"orphan")
-        _fill_slot(world / f".atomik-1.{DESTINATION}")
+        porch(world).write_bytes(b"orphan")
+        _fill_slot(in_room(world))
+        in_room(world).with_name("fedcba9876543210").write_bytes(b"orphan")
 
     return all_
 
 
-def with_neighbour(build: Build) -> Build:
-    """Adds the slot of a writer that is still in its body, as `alive` says."""
+def with_neighbour(build: Build, slot: Callable[[Path], Path] = porch) -> Build:
+    """Adds the slot of a writer that is still in its body, as `alive` and `alive_in_room` say."""
 
     def both(world: Path) -> None:
         build(world)
-        _fill_slot(world / SLOT)
+        _fill_slot(slot(world))
 
     return both
 
@@ -203,7 +223,7 @@ def with_waiting(live: Build, waiting: Build) -> Build:
 
     def both(world: Path) -> None:
         waiting(world)
-        slot = world / SLOT
+        slot = porch(world)
         slot.mkdir(_SLOT_MODE)
         (world / DESTINATION).rename(slot / DESTINATION)
         live(world)
@@ -213,8 +233,21 @@ def with_waiting(live: Build, waiting: Build) -> Build:
 
 @contextmanager
 def alive(world: Path) -> Generator[None]:
-    """Holds the lock by which the owner of a slot is known to be alive."""
-    fd = os.open(world / SLOT, os.O_RDONLY | os.O_DIRECTORY)
+    """Holds the lock by which the owner of the porch is known to be alive."""
+    with _locked(porch(world)):
+        yield
+
+
+@contextmanager
+def alive_in_room(world: Path) -> Generator[None]:
+    """Holds the lock by which the owner of a slot in the room is known to be alive."""
+    with _locked(in_room(world)):
+        yield
+
+
+@contextmanager
+def _locked(slot: Path) -> Generator[None]:
+    fd = os.open(slot, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

@@ -18,7 +18,7 @@ from typing import Final
 
 from powercut.versions import Entry, Version
 
-_OWN_NAMES: Final = re.compile(r"\.atomik-(?P<role>\d+|lock)\.(?P<name>.+)", re.DOTALL)
+_OWN_NAMES: Final = re.compile(r"\.atomik-(?P<role>0|u\d+|lock)\.(?P<name>.+)~", re.DOTALL)
 _BLOCK: Final = 4096
 _SHOWN: Final = 3
 
@@ -200,11 +200,20 @@ def litter(folder: Path, known: Collection[str]) -> list[str]:
         if name not in known and not any(name in names for names in owned.values())
     ]
     for destination, names in owned.items():
-        locks = [name for name in names if _is_free_lock(folder / name)]
-        left = [name for name in names if name not in locks]
-        if destination not in known or len(left) > 1:
+        left = sum(_count(folder / name) for name in names)
+        if destination not in known or left > 1:
             problems.append(f"litter: {' '.join(names)} beside {destination}")
     return problems
+
+
+def _count(path: Path) -> int:
+    """Says how many orphans there are under a name of the library's: in a room, at least one."""
+    if _is_free_lock(path):
+        return 0
+    match = _OWN_NAMES.fullmatch(path.name)
+    if match is not None and match["role"].startswith("u") and path.is_dir():
+        return max(len(os.listdir(path)), 1)
+    return 1
 
 
 def _is_free_lock(path: Path) -> bool:

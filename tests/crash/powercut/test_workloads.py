@@ -14,6 +14,7 @@ from typing import Final
 
 import atomik
 import pytest
+import slots
 
 from powercut import peers, publishing, versions
 from powercut.grouping import Grouping
@@ -318,17 +319,32 @@ def test_an_edit_of_another_version_is_noticed(name: str, root: Path) -> None:
 
 
 @pytest.mark.leaves_orphans
-def test_two_orphans_of_one_destination_are_noticed(root: Path) -> None:
+@pytest.mark.parametrize(
+    "where", [("porch", "0123456789abcdef"), ("0123456789abcdef", "fedcba9876543210")]
+)
+def test_two_orphans_of_one_destination_are_noticed(where: tuple[str, str], root: Path) -> None:
     workload = find("folder-replace-full-tree")
     state = states(workload, root)[COUNT]
-    for number in range(2):
-        (state / f"parent/.atomik-{number}.live").mkdir()
+    live = state / "parent/live"
+    for slot in where:
+        place = slots.porch(live) if slot == "porch" else slots.room(live) / slot
+        place.mkdir(parents=True)
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"litter"}
 
 
 @pytest.mark.leaves_orphans
-@pytest.mark.parametrize("name", [".atomik-0.other", ".atomik-strange", "live.tmp", ".live"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".atomik-0.other~",
+        ".atomik-strange",
+        ".atomik-1.live~",
+        ".atomik-0.live",
+        "live.tmp",
+        ".live",
+    ],
+)
 def test_what_belongs_to_nobody_is_noticed(name: str, root: Path) -> None:
     workload = find("file-wb-replace-full-4096")
     state = states(workload, root)[COUNT]
@@ -338,11 +354,13 @@ def test_what_belongs_to_nobody_is_noticed(name: str, root: Path) -> None:
     assert kinds(workload.check(state, ALL_LABELS)) == {"litter"}
 
 
+@pytest.mark.parametrize("where", ["porch", "room"])
 @named([workload for workload in QUICK if isinstance(workload, Publishing) and workload.replaced])
-def test_the_next_writer_removes_an_orphan(workload: Workload, root: Path) -> None:
+def test_the_next_writer_removes_an_orphan(workload: Workload, where: str, root: Path) -> None:
     state = states(workload, root)[COUNT]
-    orphan = state / "parent/.atomik-0.live"
-    orphan.mkdir()
+    live = state / "parent/live"
+    orphan = slots.porch(live) if where == "porch" else slots.room(live) / "0123456789abcdef"
+    orphan.mkdir(parents=True)
     (orphan / "live").write_bytes(b"half")
 
     assert workload.check(state, ALL_LABELS) == []
@@ -352,7 +370,7 @@ def test_the_next_writer_removes_an_orphan(workload: Workload, root: Path) -> No
 @named([workload for workload in QUICK if isinstance(workload, Publishing) and workload.replaced])
 def test_the_next_writer_removes_a_lock_that_was_left(workload: Workload, root: Path) -> None:
     state = states(workload, root)[COUNT]
-    (state / "parent/.atomik-lock.live").touch(0o600)
+    slots.lock(state / "parent/live").touch(0o600)
 
     assert workload.check(state, ALL_LABELS) == []
     assert set(os.listdir(state / "parent")) - {BACKUP} == {"live"}
@@ -362,8 +380,9 @@ def test_the_next_writer_removes_a_lock_that_was_left(workload: Workload, root: 
 def test_an_orphan_that_the_next_writer_leaves_is_noticed(root: Path) -> None:
     workload = find("file-wb-replace-full-4096")
     state = states(workload, root)[COUNT]
-    # Writers look at four free names in a row, no further.
-    (state / "parent/.atomik-9.live").touch()
+    # No writer removes what another user has.
+    room = slots.room(state / "parent/live", os.geteuid() + 1)
+    room.mkdir()
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"next writer"}
 
@@ -375,7 +394,7 @@ def test_a_next_writer_that_fails_is_noticed(root: Path, monkeypatch: pytest.Mon
 
     workload = find("write_bytes-replace-full-4096")
     state = states(workload, root)[COUNT]
-    (state / "parent/.atomik-0.live").touch()
+    slots.porch(state / "parent/live").touch()
     monkeypatch.setattr(atomik, "write_bytes", refuse)
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"next writer"}
@@ -390,7 +409,7 @@ def test_a_next_writer_that_writes_nothing_is_noticed(
 
     workload = find("write_bytes-replace-full-4096")
     state = states(workload, root)[COUNT]
-    (state / "parent/.atomik-0.live").touch()
+    slots.porch(state / "parent/live").touch()
     monkeypatch.setattr(atomik, "write_bytes", write_nothing)
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"next writer"}
@@ -409,7 +428,7 @@ def test_named_staging_has_a_name(tmp_path: Path) -> None:
 
     without_unnamed_files(publish)
 
-    assert stagings == [tmp_path / ".atomik-0.file/file"]
+    assert stagings == [slots.porch(tmp_path / "file") / "file"]
 
 
 def test_unnamed_files_are_refused_to_one_call_only(tmp_path: Path) -> None:

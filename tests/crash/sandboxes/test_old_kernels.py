@@ -19,6 +19,7 @@ import atomik
 import atomik.errors
 import kernel
 import pytest
+import slots
 from filesystems import Filesystem
 from processes import ROOT, run_as
 from seccomp import SUPPORTED, Rule, deny
@@ -210,7 +211,7 @@ def test_clean_up_crosses_no_mount_on_any_kernel(
     (elsewhere / "precious").write_text("kept")
     # The same filesystem: the device number does not tell it from the folder around it.
     fs.bind(elsewhere, destination / "inner")
-    mount = fs.path / ".atomik-0.destination" / "destination" / "inner"
+    mount = slots.porch(destination) / "destination" / "inner"
     rules = [Rule(call, number) for call in denied]
     try:
         assert run_as(ROOT, partial(replace_over_a_mount, destination, rules)) == ["CleanupWarning"]

@@ -13,6 +13,7 @@ from typing import Final
 import atomik
 import kernel
 import pytest
+import slots
 from calls import ALL
 from filesystems import Filesystem
 from processes import ROOT, User, run_as
@@ -46,17 +47,35 @@ def make_precious(path: Path, mode: int = 0o755) -> None:
 
 @on_tmpfs
 @each_call
-@pytest.mark.parametrize("which", ["0", "1", "lock"])
+@pytest.mark.parametrize("mode", [0o755, 0o700], ids=["readable", "private"])
+@pytest.mark.parametrize("which", ["porch", "room", "room beside a taken porch", "lock"])
 @pytest.mark.leaves_orphans  # what is looked for is called so
 def test_a_folder_that_was_renamed_to_a_slot_is_not_emptied(
-    fs: Filesystem, call: str, which: str
+    fs: Filesystem, call: str, which: str, mode: int
 ) -> None:
     parent = shared(fs, OPEN)
-    precious, slot = parent / "precious", parent / f".atomik-{which}.{NAME}"
-    run_as(VICTIM, partial(make_precious, precious))
+    destination, precious = parent / NAME, parent / "precious"
+    places = {
+        "porch": slots.porch(destination),
+        "room": slots.room(destination, VICTIM.uid),
+        "lock": slots.lock(destination),
+    }
+    slot = places[which.split(maxsplit=1)[0]]
+    run_as(VICTIM, partial(make_precious, precious, mode))
+    if "taken" in which:
+        run_as(ATTACKER, places["porch"].mkdir)
     before = tree(precious)
     run_as(ATTACKER, partial(os.rename, precious, slot))
-    run_as(VICTIM, partial(ALL[call], parent / NAME))
+    for overwrite in (False, True):
+        try:
+            run_as(VICTIM, partial(ALL[call], destination, overwrite=overwrite))
+        except OSError:
+            # Of a folder in the place of the lock; a publish that fails is none of the attacker's gains.
+            assert which == "lock"
+            assert overwrite
+        assert tree(slot) == before
+        assert permissions(slot) == mode
+    run_as(VICTIM, partial(atomik.sweep, parent))
     assert tree(slot) == before
 
 

@@ -15,6 +15,7 @@ from typing import Final
 
 import atomik
 import pytest
+import slots
 from filesystems import Filesystem
 from processes import ROOT, User, run_as
 from trees import identities
@@ -127,10 +128,19 @@ def as_displaced(destination: Path, grow: Callable[[Path], None]) -> None:
 
 
 def as_orphan(destination: Path, grow: Callable[[Path], None]) -> None:
-    orphan = destination.with_name(f".atomik-0.{NAME}") / NAME
-    orphan.mkdir(parents=True)
-    orphan.parent.chmod(0o700)
-    grow(orphan)
+    _orphan(slots.porch(destination), destination, grow)
+
+
+def as_orphan_in_a_room(destination: Path, grow: Callable[[Path], None]) -> None:
+    room = slots.room(destination)
+    room.mkdir(0o700)
+    _orphan(room / "0123456789abcdef", destination, grow)
+
+
+def _orphan(slot: Path, destination: Path, grow: Callable[[Path], None]) -> None:
+    (slot / NAME).mkdir(parents=True)
+    slot.chmod(0o700)
+    grow(slot / NAME)
     publish(destination)
 
 
@@ -144,6 +154,7 @@ def as_staging(destination: Path, grow: Callable[[Path], None]) -> None:
 DISCARDS: Final[Mapping[str, Discard]] = {
     "displaced": as_displaced,
     "orphan": as_orphan,
+    "orphan in a room": as_orphan_in_a_room,
     "rolled back": as_staging,
 }
 
@@ -165,7 +176,7 @@ def test_a_hostile_tree_goes_and_nothing_else(fs: Filesystem, malice: str, disca
 
 
 @each_filesystem
-@pytest.mark.parametrize("discard", ["orphan", "rolled back"])
+@pytest.mark.parametrize("discard", ["orphan", "orphan in a room", "rolled back"])
 @pytest.mark.leaves_orphans  # whose search would be as deep
 def test_a_tree_beyond_every_path_goes(fs: Filesystem, discard: str) -> None:
     discard_as(ROOT, discard, fs.folder("parent") / NAME, deep)
@@ -179,26 +190,32 @@ def test_a_hundred_thousand_entries_go(fs: Filesystem, discard: str) -> None:
 
 
 @each_filesystem
-@pytest.mark.parametrize("discard", ["orphan", "rolled back"])
+@pytest.mark.parametrize("discard", ["orphan", "orphan in a room", "rolled back"])
 def test_folders_that_their_owner_cannot_enter_go(fs: Filesystem, discard: str) -> None:
     private, parent = home(fs), fs.folder("parent", 0o755, VICTIM.uid, VICTIM.gid)
     discard_as(VICTIM, discard, parent / NAME, lambda tree: unreadable(tree, private))
     private.assert_untouched()
 
 
+_SLOTS: Final[Mapping[str, Callable[[Path], Path]]] = {
+    "porch": slots.porch,
+    "room": lambda destination: slots.room(destination) / "0123456789abcdef",
+}
 WHERE: Final[Mapping[str, str]] = {
-    "inside": f".atomik-0.{NAME}/{NAME}/inner/mount",
-    "on the version": f".atomik-0.{NAME}/{NAME}",
-    "on the slot": f".atomik-0.{NAME}",
+    "inside": f"{NAME}/inner/mount",
+    "on the version": NAME,
+    "on the slot": "",
 }
 
 
 @each_filesystem
-@pytest.mark.parametrize("where", WHERE)
+@pytest.mark.parametrize("where", [*WHERE, "on the room"])
+@pytest.mark.parametrize("slot", _SLOTS)
 @pytest.mark.leaves_orphans  # a mount point cannot be removed
-def test_a_mount_in_an_orphan_is_not_crossed(fs: Filesystem, where: str) -> None:
+def test_a_mount_in_an_orphan_is_not_crossed(fs: Filesystem, slot: str, where: str) -> None:
     private, parent = home(fs, ROOT), fs.folder("parent")
-    target = parent / WHERE[where]
+    room = slots.room(parent / NAME)
+    target = room if where == "on the room" else _SLOTS[slot](parent / NAME) / WHERE[where]
     target.mkdir(parents=True)
     fs.bind(private.path, target)
     publish(parent / NAME)
@@ -214,7 +231,7 @@ def test_a_mount_in_staging_is_not_crossed_by_the_rollback(fs: Filesystem, where
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", atomik.CleanupWarning)
         with contextlib.suppress(LookupError), atomik.folder(parent / NAME):
-            target = parent / WHERE[where]
+            target = slots.porch(parent / NAME) / WHERE[where]
             target.mkdir(parents=True, exist_ok=True)
             fs.bind(private.path, target)
             raise LookupError
@@ -222,10 +239,11 @@ def test_a_mount_in_staging_is_not_crossed_by_the_rollback(fs: Filesystem, where
 
 
 @pytest.mark.parametrize("fs", ["ext4", "btrfs", "tmpfs"], indirect=True)
+@pytest.mark.parametrize("slot", _SLOTS)
 @pytest.mark.leaves_orphans  # what is immutable stays
-def test_an_orphan_that_resists_stays_and_nobody_waits_for_it(fs: Filesystem) -> None:
+def test_an_orphan_that_resists_stays_and_nobody_waits_for_it(fs: Filesystem, slot: str) -> None:
     parent = fs.folder("parent")
-    orphan = parent / f".atomik-0.{NAME}" / NAME
+    orphan = _SLOTS[slot](parent / NAME) / NAME
     orphan.mkdir(parents=True)
     orphan.parent.chmod(0o700)
     (orphan / "file").touch()
@@ -234,5 +252,6 @@ def test_an_orphan_that_resists_stays_and_nobody_waits_for_it(fs: Filesystem) ->
     before = identities(orphan)["file"]
     for _ in range(2):
         publish(parent / NAME)
-    assert sorted(os.listdir(parent)) == [orphan.parent.name, NAME]
+    left = orphan.parent if slot == "porch" else orphan.parent.parent
+    assert sorted(os.listdir(parent)) == [left.name, NAME]
     assert identities(orphan) == {"file": before}

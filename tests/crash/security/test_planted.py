@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+import slots
 from calls import ALL, MAKING_FOLDERS, NEW
 from filesystems import Filesystem
 from processes import ROOT, User, run_as
@@ -173,35 +174,49 @@ def _remove(path: Path) -> None:
     [(VICTIM, OPEN), (VICTIM, STICKY), (ROOT, STICKY)],
     ids=["open", "sticky", "root"],
 )
+@pytest.mark.parametrize("places", ["porch", "room", "porch and room"])
 @each_plant
 @pytest.mark.leaves_orphans  # which are the attacker's
 def test_what_stands_in_the_place_of_slots_is_passed_over(
-    fs: Filesystem, plant: str, user: User, mode: int
+    fs: Filesystem, plant: str, places: str, user: User, mode: int
 ) -> None:
     parent, private = shared(fs, mode), home(fs, user)
-    slots = [parent / f".atomik-{number}.{NAME}" for number in (0, 1, 3)]
+    named = {"porch": slots.porch(parent / NAME), "room": slots.room(parent / NAME, user.uid)}
 
     def prepare() -> list[object]:
-        return [PLANTS[plant](slot, private) for slot in slots]
+        return [PLANTS[plant](named[place], private) for place in places.split(" and ")]
 
     with holding(prepare):
         # Not the contents: reading a file breaks the lease that is held on it.
         before = identities(parent)
         publish_all(parent, user)
-        assert identities(parent) == before
+        after = identities(parent)
+    if "room" in places and plant in ("empty folder", "locked folder"):
+        # A room is removed if it is empty, which rmdir(2) tells, whoever has made it: nothing is lost but the name.
+        for known in (before, after):
+            known.pop(named["room"].name, None)
+    assert after == before
     private.assert_untouched()
 
 
 @on_tmpfs
 @pytest.mark.parametrize("locked", [False, True], ids=["free", "locked"])
-@pytest.mark.parametrize("what", ["0", "lock"])
+@pytest.mark.parametrize("what", ["porch", "room", "lock"])
 @pytest.mark.leaves_orphans  # which are the attacker's
 def test_a_hard_link_to_a_file_of_the_victims_costs_it_nothing(
     fs: Filesystem, what: str, locked: bool
 ) -> None:
     # Where fs.protected_hardlinks is 0 the attacker can make one, elsewhere to what it may write.
     parent, private = shared(fs, STICKY), home(fs)
-    (parent / f".atomik-{what}.{NAME}").hardlink_to(private.file)
+    named = {
+        "porch": slots.porch(parent / NAME),
+        "room": slots.room(parent / NAME, VICTIM.uid),
+        "lock": slots.lock(parent / NAME),
+    }
+    named[what].hardlink_to(private.file)
+    if what == "room":
+        # Only those who find the porch taken look for the room before their publish.
+        run_as(ATTACKER, slots.porch(parent / NAME).mkdir)
 
     def prepare() -> object:
         return _lock(private.file) if locked else None
@@ -228,7 +243,7 @@ def error_of(destination: Path, overwrite: bool = True) -> OSError | None:
     ("plant", "moment"),
     [
         *((plant, "at the publish") for plant in PLANTS),
-        *((plant, "at the slot") for plant in ("locked file", "dangling link")),
+        *((plant, "in the room") for plant in ("locked file", "dangling link")),
     ],
 )
 @pytest.mark.leaves_orphans  # which are the attacker's
@@ -240,10 +255,9 @@ def test_what_stands_in_the_place_of_a_lock_is_an_error_and_not_a_wait(
     run_as(VICTIM, partial(MAKING_FOLDERS["folder"], destination))
 
     def prepare() -> object:
-        if moment == "at the slot":
-            # Only those who do not get the first one need the lock for it.
-            (parent / f".atomik-0.{NAME}").mkdir()
-        return PLANTS[plant](parent / f".atomik-lock.{NAME}", private)
+        if moment == "in the room":
+            slots.porch(destination).mkdir()
+        return PLANTS[plant](slots.lock(destination), private)
 
     with holding(prepare):
         before = identities(parent)
@@ -257,10 +271,14 @@ def test_what_stands_in_the_place_of_a_lock_is_an_error_and_not_a_wait(
 @pytest.mark.leaves_orphans  # which are the attacker's
 def test_a_thousand_planted_slots_are_passed_over(fs: Filesystem, mode: int) -> None:
     parent = shared(fs, mode)
+    destination = parent / NAME
 
     def plant() -> None:
+        slots.porch(destination).mkdir()
         for number in range(1000):
-            (parent / f".atomik-{number}.{NAME}").mkdir()
+            slots.room(destination, VICTIM.uid + number).mkdir()
+            slots.foreign(destination, number=number).mkdir()
+            (slots.room(destination, VICTIM.uid) / f"{number:016x}").mkdir()
 
     run_as(ATTACKER, plant)
     before = identities(parent)

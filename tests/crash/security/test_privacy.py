@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import atomik
 import pytest
+import slots
 from filesystems import Filesystem
 from inject import strace
 from processes import run_as
@@ -65,13 +66,16 @@ PUBLISHES: Final[Mapping[str, Publish]] = {
     "path": path,
 }
 each_publish = pytest.mark.parametrize("publish", PUBLISHES)
+# Who finds the porch taken stages in the room.
+each_place = pytest.mark.parametrize("place", ["porch", "room"])
 
 
 def look_everywhere(parent: Path, attack: Attack) -> Step:
     def step() -> bool:
         descriptors = Path("/proc") / str(attack.victim) / "fd"
         numbers = [descriptors / str(number) for number in range(3, 12)]
-        guessed = [parent / f".atomik-{number}.{NAME}" / NAME for number in (0, 1)]
+        room = slots.room(parent / NAME, VICTIM.uid)
+        guessed = [slots.porch(parent / NAME) / NAME, room, *(slot / NAME for slot in listed(room))]
         return any(sees(place) for place in (*numbers, *guessed, parent / NAME, *listed(parent)))
 
     return step
@@ -103,8 +107,11 @@ def listed(place: Path) -> list[Path]:
 
 @pytest.mark.parametrize("fs", ["ext4", "tmpfs", "bindfs"], indirect=True)
 @pytest.mark.parametrize("preserved", [False, True], ids=["asked for", "preserved"])
+@each_place
 @each_publish
-def test_private_content_is_never_seen(fs: Filesystem, publish: str, preserved: bool) -> None:
+def test_private_content_is_never_seen(
+    fs: Filesystem, publish: str, place: str, preserved: bool
+) -> None:
     if publish == "folder" and fs.name == "bindfs":
         pytest.skip("bindfs cannot replace a folder")
     parent = shared(fs, OPEN)
@@ -121,8 +128,14 @@ def test_private_content_is_never_seen(fs: Filesystem, publish: str, preserved: 
         if other.is_file():
             other.unlink()
 
+    if place == "room":
+        for name in (destination, other):
+            run_as(ATTACKER, slots.porch(name).mkdir)
     with attacking(partial(look_everywhere, parent)) as attack:
         ends = publish_for(attack, VICTIM, SECONDS, publish_both, umask=0)
+    if place == "room":
+        for name in (destination, other):
+            slots.porch(name).rmdir()
     assert attack.wins == 0
     assert set(ends) == {"published"}
     assert permissions(destination) == private["permissions"]
@@ -165,8 +178,11 @@ def trace(folder: Path, publish: str, private: int) -> list[str]:
 
 @pytest.mark.skipif(strace.why_not() is not None, reason=str(strace.why_not()))
 @pytest.mark.parametrize("fs", ["tmpfs", "bindfs"], indirect=True)
+@each_place
 @each_publish
-def test_every_inode_is_private_from_its_first_moment(fs: Filesystem, publish: str) -> None:
+def test_every_inode_is_private_from_its_first_moment(
+    fs: Filesystem, publish: str, place: str
+) -> None:
     """Private means: without a name, or of a private mode, or in a folder that only its owner enters.
 
     That folder is the slot, which the body reaches through /proc where anybody can rename.
@@ -174,12 +190,17 @@ def test_every_inode_is_private_from_its_first_moment(fs: Filesystem, publish: s
     if publish == "folder" and fs.name == "bindfs":
         pytest.skip("bindfs cannot replace a folder")
     private = 0o700 if publish == "folder" else 0o600
-    lines = trace(shared(fs, OPEN), publish, private)
+    parent = shared(fs, OPEN)
+    if place == "room":
+        run_as(ATTACKER, slots.porch(parent / NAME).mkdir)
+    lines = trace(parent, publish, private)
+    if place == "room":
+        slots.porch(parent / NAME).rmdir()
     made = [call for line in lines if (call := makes(line)) is not None]
     assert made or any("O_TMPFILE" in line for line in lines)
-    for place, mode in made:
-        in_a_slot = "/.atomik-" in place or '"/proc/' in place
-        assert in_a_slot or mode & 0o077 == 0, (place, oct(mode))
+    for where, mode in made:
+        in_a_slot = "/.atomik-" in where or '"/proc/' in where
+        assert in_a_slot or mode & 0o077 == 0, (where, oct(mode))
     assert_narrowed_before_it_is_named(lines, private)
 
 
@@ -209,4 +230,5 @@ def is_publish(line: str) -> bool:
     named = re.search(r"(linkat|rename\w*)\((.*)\) += 0", line)
     if named is None or "probe" in line:
         return False
-    return named[1] == "linkat" or (f'"{NAME}"' in named[2] and '".atomik-0' not in named[2])
+    of_a_slot = re.search(r'"(\.atomik-0[^"]*|[0-9a-f]{16})"', named[2]) is not None
+    return named[1] == "linkat" or (f'"{NAME}"' in named[2] and not of_a_slot)

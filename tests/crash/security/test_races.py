@@ -19,6 +19,7 @@ from typing import Final
 import atomik
 import kernel
 import pytest
+import slots
 from calls import NEW
 from filesystems import Filesystem
 from processes import ROOT, run_as
@@ -145,23 +146,46 @@ def swap(parent: Path, private: Home, names: list[str], _: Attack) -> Step:
 
 
 def has_the_secret(path: Path) -> bool:
-    for place in (path, path / "one", path / NAME / "one"):
+    inside: list[Path] = []
+    with suppress(OSError):
+        inside = list(path.iterdir())
+    for place in (
+        path,
+        path / "one",
+        path / NAME / "one",
+        *inside,
+        *(slot / NAME / "one" for slot in inside),
+    ):
         with suppress(OSError):
             if place.read_bytes() == SECRET:
                 return True
     return False
 
 
+each_place = pytest.mark.parametrize("place", ["porch", "room"])
+
+
+def prepare_place(parent: Path, place: str) -> list[str]:
+    """Takes the porch from the victim if it is to be in the room; returns which names to attack."""
+    porch, room = slots.porch(parent / NAME), slots.room(parent / NAME, VICTIM.uid)
+    if place == "porch":
+        return [porch.name, room.name]
+    # The attacker's, and not one that its attacks remove.
+    run_as(ATTACKER, partial((porch / "taken").mkdir, parents=True))
+    return [room.name]
+
+
 @each_length
 @each_folder
+@each_place
 @each_write
 def test_a_slot_that_is_swapped_gains_nothing(
-    fs: Filesystem, write: str, mode: int, seconds: float
+    fs: Filesystem, write: str, place: str, mode: int, seconds: float
 ) -> None:
     private, parent = home(fs), shared(fs, mode)
-    slots = [f".atomik-{number}.{NAME}" for number in (0, 1)]
+    names = prepare_place(parent, place)
     publish = partial(publish_and_look, write, parent / NAME)
-    with attacking(partial(swap, parent, private, slots)) as attack:
+    with attacking(partial(swap, parent, private, names)) as attack:
         ends = publish_for(attack, VICTIM, seconds, publish, umask=0)
     assert_nothing_won(attack, ends, private)
 
@@ -180,7 +204,7 @@ def test_a_destination_that_is_swapped_gains_nothing(
 @each_length
 def test_a_lock_that_is_swapped_gains_nothing(fs: Filesystem, seconds: float) -> None:
     private, parent = home(fs), shared(fs, OPEN)
-    lock, to_file = parent / f".atomik-lock.{NAME}", parent / "to file"
+    lock, to_file = slots.lock(parent / NAME), parent / "to file"
 
     def plant_and_remove(_: Attack) -> Step:
         def step() -> None:
@@ -201,12 +225,14 @@ def test_a_lock_that_is_swapped_gains_nothing(fs: Filesystem, seconds: float) ->
 
 
 @each_length
+@each_place
 @each_write
 def test_a_writer_whose_names_are_removed_comes_to_an_end(
-    fs: Filesystem, write: str, seconds: float
+    fs: Filesystem, write: str, place: str, seconds: float
 ) -> None:
     private, parent = home(fs), shared(fs, OPEN)
-    names = [parent / f".atomik-{what}.{NAME}" for what in ("0", "1", "lock")]
+    names = [parent / name for name in prepare_place(parent, place)]
+    names.append(slots.lock(parent / NAME))
 
     def remove(_: Attack) -> Step:
         def step() -> None:

@@ -1,0 +1,75 @@
+//! Lock domains: those who see each other's `flock` are one domain.
+//!
+//! On the filesystems of [`SEEN_BY_ALL`] everybody who can see a folder also sees its locks, and names carry no domain. On
+//! all others a lock may be known to one mount only (FUSE: `flock` on a folder never reaches the server) or to one machine
+//! only (NFS 3 and 4.2: the client answers for folders by itself; measured with two clients on Linux 6.1). There each name
+//! carries the number of its domain, so that writers of two domains never meet in one slot.
+
+use std::sync::{Mutex, OnceLock};
+
+use super::name::fnv1a;
+use super::{Beside, random};
+use crate::sys::filesystems::{BCACHEFS, BTRFS, EXFAT, EXT4, F2FS, JFS, NILFS, OVERLAY, RAMFS, TMPFS, VFAT, XFS, ZFS};
+use crate::sys::{self, Stat};
+
+/// Local filesystems: one kernel mounts them, and keeps their locks by inode. Cluster filesystems (GFS2, OCFS2, Ceph,
+/// Lustre) are not here: whether their locks reach the other machines depends on how each is mounted.
+const SEEN_BY_ALL: [u64; 13] = [EXT4, XFS, BTRFS, BCACHEFS, F2FS, JFS, NILFS, TMPFS, RAMFS, OVERLAY, VFAT, EXFAT, ZFS];
+
+/// How many mounts are remembered. Others are asked for their type each time.
+const MAX_REMEMBERED: usize = 64;
+
+/// Mounts whose locks are seen by all, by the number that no later mount gets.
+static KNOWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+/// How far a lock on a folder is seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LockReach {
+    /// By everybody who can see the folder.
+    Everybody,
+    /// By the processes of this machine that use the same mounted filesystem.
+    ThisMachineAndMount,
+    /// Folders cannot be locked here.
+    Nobody,
+}
+
+/// The domain of a folder; `None` where locks are seen by all.
+pub(super) fn of(beside: Beside) -> Option<u64> {
+    #[cfg(test)]
+    if let Some(pretended) = crate::explore::lock_domain() {
+        return Some(pretended);
+    }
+    let folder = beside.known.folder.get().filter(|folder| folder.mount_is_unique).map(|folder| folder.mount);
+    let looked = folder.or(beside.known.mount.get().copied());
+    // Never waited for: a child of fork(2) may have inherited it locked.
+    if let (Some(mount), Ok(known)) = (looked, KNOWN.try_lock()) {
+        if known.contains(&mount) {
+            return None;
+        }
+    }
+    // A type that cannot be asked for is not known to be seen by all.
+    let kind = sys::filesystem(beside.dir).unwrap_or_default();
+    if !SEEN_BY_ALL.contains(&kind) {
+        return Some(number(beside.look().ok().as_ref()));
+    }
+    if let (Some(mount), Ok(mut known)) = (looked, KNOWN.try_lock()) {
+        if known.len() < MAX_REMEMBERED {
+            known.push(mount);
+        }
+    }
+    None
+}
+
+/// The number of this machine's run and of the mounted filesystem, which is its device: FUSE and network filesystems have
+/// one each for as long as anybody uses them.
+fn number(folder: Option<&Stat>) -> u64 {
+    static RUN: OnceLock<u64> = OnceLock::new();
+    // Without /proc every process is a domain of its own.
+    let run = *RUN.get_or_init(|| match std::fs::read("/proc/sys/kernel/random/boot_id") {
+        Ok(id) if !id.is_empty() => fnv1a(&id),
+        _ => random().unwrap_or_else(|_| u64::from(std::process::id())),
+    });
+    let device = folder.map_or(0, |folder| folder.dev);
+    fnv1a(&[run.to_ne_bytes(), device.to_ne_bytes()].concat())
+}

@@ -1,0 +1,172 @@
+//! Looks at a name of ours for a sweep, and removes what is an orphan if that is asked.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::name::{Kind, Parsed};
+use super::reclaim::{Cleared, clear, is_change, is_named, list, reclaim, remove_orphan_lock, stat_opened};
+use super::{Beside, is_empty};
+use crate::sys::{self, Lock, Stat};
+use crate::tree::{self, Checkpoint};
+
+/// An orphan that was found.
+pub(crate) struct Inspected {
+    /// Its name, from the folder that is swept.
+    pub(crate) path: PathBuf,
+    pub(crate) bytes: u64,
+    pub(crate) files: u64,
+    pub(crate) changed: SystemTime,
+    pub(crate) removed: bool,
+}
+
+/// What a sweep may do.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) dry_run: bool,
+    /// From which age on a slot is an orphan whose lock tells nothing: of another lock domain, or without locks.
+    pub(crate) older_than: Option<Duration>,
+}
+
+impl Terms {
+    fn is_old(&self, stat: &Stat) -> bool {
+        let age = SystemTime::now().duration_since(stat.modified()).unwrap_or_default();
+        self.older_than.is_some_and(|limit| age >= limit)
+    }
+}
+
+/// One sweep of what stands beside one destination.
+struct Inspection<'a> {
+    beside: Beside<'a>,
+    terms: Terms,
+    kind: Kind,
+    /// Is it of another lock domain?
+    foreign: bool,
+}
+
+/// Looks at a name of ours; what vanishes meanwhile is not an error.
+pub(crate) fn inspect_all(
+    beside: Beside,
+    name: &OsStr,
+    parsed: &Parsed,
+    terms: Terms,
+    checkpoint: Checkpoint,
+) -> io::Result<Vec<Inspected>> {
+    let foreign = parsed.domain != beside.domain();
+    let inspection = Inspection { beside, terms, kind: parsed.kind, foreign };
+    let found = match parsed.kind {
+        Kind::Room(user) if user != beside.known.user.id() => Ok(Vec::new()),
+        Kind::Room(_) => inspection.room(name, checkpoint),
+        _ => inspection.one(None, name, checkpoint).map(|found| found.into_iter().collect()),
+    };
+    match found {
+        Err(error) if is_change(&error) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
+impl Inspection<'_> {
+    fn room(&self, name: &OsStr, checkpoint: Checkpoint) -> io::Result<Vec<Inspected>> {
+        let Some((room, stat)) = self.open(self.beside.dir, name)? else { return Ok(Vec::new()) };
+        if !self.beside.recognizes(room.as_fd(), || self.beside.is_own_folder(&stat))? {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in list(room.as_fd())? {
+            let Some(one) = self.one(Some(room.as_fd()), &entry.name, checkpoint)? else { continue };
+            found.push(Inspected { path: Path::new(name).join(one.path), ..one });
+        }
+        // One that a writer is about to use is removed as well: that writer makes it again.
+        let empty = !self.terms.dry_run && sys::rmdir(self.beside.dir, name).is_ok()
+            || self.terms.dry_run && is_empty(room.as_fd())?;
+        if empty && found.is_empty() {
+            let (bytes, removed) = (stat.allocated, !self.terms.dry_run);
+            found.push(Inspected { path: name.into(), bytes, files: 0, changed: stat.modified(), removed });
+        }
+        Ok(found)
+    }
+
+    fn one(&self, room: Option<BorrowedFd>, name: &OsStr, checkpoint: Checkpoint) -> io::Result<Option<Inspected>> {
+        let at = room.unwrap_or(self.beside.dir);
+        let Some((fd, stat)) = self.open(at, name)? else { return Ok(None) };
+        let slot = || self.beside.is_own_folder(&stat);
+        if stat.is_folder() && !self.beside.recognizes(fd.as_fd(), slot)? && !is_empty(fd.as_fd())? {
+            return Ok(None);
+        }
+        let lock = sys::lock(fd.as_fd(), false)?;
+        let by_age = self.foreign || lock == Lock::Unsupported;
+        if lock == Lock::Taken || by_age && !self.terms.is_old(&stat) || !is_named(at, name, &stat)? {
+            return Ok(None);
+        }
+        let orphan = measure(&fd, &stat, checkpoint)?;
+        // Its lock goes with the descriptor: what removes it takes it again, and looks again at what is pinned.
+        drop(fd);
+        let removed = !self.terms.dry_run && self.remove(room, name, by_age, checkpoint)?;
+        Ok(orphan.map(|(bytes, files)| Inspected {
+            path: name.into(),
+            bytes,
+            files,
+            changed: stat.modified(),
+            removed,
+        }))
+    }
+
+    /// Opens what may be this user's.
+    fn open(&self, at: BorrowedFd, name: &OsStr) -> io::Result<Option<(OwnedFd, Stat)>> {
+        let Ok(fd) = sys::open_any(at, name) else { return Ok(None) };
+        let Some(stat) = stat_opened(fd.as_fd())? else { return Ok(None) };
+        if stat.mount_root || !matches!(stat.kind(), libc::S_IFREG | libc::S_IFDIR) {
+            return Ok(None);
+        }
+        // Root sweeps its own, too: what a user's next writer removes is that user's.
+        let owns = || Ok(self.beside.owns(&stat));
+        let ours = if stat.is_folder() { self.beside.recognizes(fd.as_fd(), owns)? } else { owns()? };
+        Ok(ours.then_some((fd, stat)))
+    }
+
+    fn remove(&self, room: Option<BorrowedFd>, name: &OsStr, by_age: bool, checkpoint: Checkpoint) -> io::Result<bool> {
+        let at = room.unwrap_or(self.beside.dir);
+        if by_age {
+            // What resists is reported as not removed.
+            return Ok(self.remove_by_age(at, name, checkpoint).is_ok());
+        }
+        if self.kind == Kind::Lock {
+            remove_orphan_lock(self.beside, name)?;
+            return Ok(sys::stat(at, name)?.is_none());
+        }
+        Ok(reclaim(self.beside, room, name, checkpoint)?.is_gone())
+    }
+
+    fn remove_by_age(&self, at: BorrowedFd, name: &OsStr, checkpoint: Checkpoint) -> io::Result<()> {
+        let fd = sys::open_any(at, name)?;
+        if !sys::stat_fd(fd.as_fd())?.is_folder() {
+            return sys::unlink(at, name);
+        }
+        match clear(self.beside, fd.as_fd(), checkpoint)? {
+            Cleared::Empty => sys::rmdir(at, name),
+            Cleared::Pinned(_) => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        }
+    }
+}
+
+/// Its bytes on the disk and its files; `None` if a version in it is pinned.
+fn measure(fd: &OwnedFd, stat: &Stat, checkpoint: Checkpoint) -> io::Result<Option<(u64, u64)>> {
+    if !stat.is_folder() {
+        return Ok(Some((stat.allocated, 1)));
+    }
+    if is_pinned(fd.as_fd())? { Ok(None) } else { tree::measure(fd.as_fd(), checkpoint).map(Some) }
+}
+
+/// Does a reader hold a version in this slot?
+fn is_pinned(slot: BorrowedFd) -> io::Result<bool> {
+    for entry in list(slot)? {
+        if let Ok(version) = sys::open_folder(slot, &entry.name) {
+            if sys::lock(version.as_fd(), false)? == Lock::Taken {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
