@@ -7,19 +7,20 @@ orderly end has to remove besides is one empty folder.
 
 import errno
 import os
-import select
-import shutil
-import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Final
 
+import fuse
 import kernel
+from mounting import Missing, image_file, mount, need, remove, run
+
+__all__ = ("NAMES", "Filesystem", "Missing", "Mounted", "Mounts", "leftovers", "ours")
 
 NAMES: Final = ("ext4", "xfs", "btrfs", "tmpfs", "overlay", "bindfs")
 
@@ -56,14 +57,9 @@ _IMAGES: Final = {
         "xfs", 320 << 20, ("-l", "logdev=DEVICE"), ("logdev=DEVICE",), second=80 << 20
     ),
 }
-"""Those that are not in `NAMES` must be asked for by name."""
+"""Those that are not in `NAMES` must be asked for by name, as those of `fuse.SERVERS`."""
 
 _LOWER_POOL: Final = 400
-_SECONDS: Final = 60
-
-
-class Missing(Exception):  # noqa: N818 - it says what is so, not what went wrong
-    """A filesystem cannot be had here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class Filesystem:
     def take_lower(self) -> Path:
         """Returns a folder that holds `folder/` and `file` of the overlay's lower layer."""
         parent = next(self._mounted.lower)
-        self._undo.callback(_remove, parent)
+        self._undo.callback(remove, parent)
         self._lower.append(parent)
         return parent
 
@@ -131,13 +127,13 @@ class Filesystem:
 
     def bind(self, source: Path, target: Path, *, read_only: bool = False) -> None:
         """Bind-mounts `source` on `target` until the test ends."""
-        _mount(self._undo, target, "--bind", source)
+        mount(self._undo, target, "--bind", source)
         if read_only:
-            _run("mount", "-o", "remount,bind,ro", target)
+            run("mount", "-o", "remount,bind,ro", target)
 
     def mount_tmpfs(self, target: Path) -> None:
         """Mounts an empty tmpfs on `target` until the test ends."""
-        _mount(self._undo, target, "-t", "tmpfs", "-o", "mode=755,size=16m", "tmpfs")
+        mount(self._undo, target, "-t", "tmpfs", "-o", "mode=755,size=16m", "tmpfs")
 
     def leftovers(self) -> list[str]:
         """Lists what the library has left anywhere in the test's folders."""
@@ -151,6 +147,7 @@ class Mounts:
         self._undo = ExitStack()
         self._known: dict[str, Mounted | str] = {}
         self._root: Path | None = None
+        self._served: dict[str, Path] = {}
         self._numbers = count()
         self._owner = os.getpid()
 
@@ -159,8 +156,14 @@ class Mounts:
         mounted = self.mounted(name)
         path = mounted.root / str(next(self._numbers))
         path.mkdir(mode=0o755)
-        undo.callback(_remove, path)
+        undo.callback(remove, path)
         return Filesystem(path, mounted, undo)
+
+    def two_mounts(self, name: str, undo: ExitStack) -> tuple[Filesystem, Filesystem]:
+        """Returns one new empty folder as two mounts of a FUSE filesystem show it."""
+        one, other = self.mounted(name), self.mounted(name + fuse.AGAIN)
+        first = self.test_folder(name, undo)
+        return first, Filesystem(other.root / first.path.relative_to(one.root), other, undo)
 
     def mounted(self, name: str) -> Mounted:
         """Returns a filesystem, mounted now if it was not yet, or raises `Missing`."""
@@ -180,18 +183,22 @@ class Mounts:
             self._undo.close()
 
     def _mount(self, name: str) -> Mounted:
-        root = self._place() / name
-        mount = {
-            "tmpfs": _mount_tmpfs,
-            "overlay": self._mount_overlay,
-            "bindfs": self._mount_bindfs,
-        }
+        served = name.removesuffix(fuse.AGAIN) in fuse.SERVERS
+        # Options of mount programs are words.
+        root = self._place() / (name.replace(" ", "-") if served else name)
         # A test that times out here takes back what it has mounted; the next one begins again.
         with ExitStack() as undo:
             root.mkdir()
             undo.callback(root.rmdir)
             try:
-                mounted = mount.get(name, _mount_image)(root, undo)
+                if served:
+                    mounted = self._mount_fuse(name, root, undo)
+                elif name == "overlay":
+                    mounted = self._mount_overlay(root, undo)
+                elif name == "tmpfs":
+                    mounted = _mount_tmpfs(root, undo)
+                else:
+                    mounted = _mount_image(root, undo)
             except subprocess.CalledProcessError as error:
                 raise Missing(f"{name}: {error.cmd[0]} says: {error.stderr.strip()}") from error
             self._undo.push(undo.pop_all())
@@ -204,7 +211,7 @@ class Mounts:
             raise Missing("mounting filesystems needs root")
         try:
             kernel.enter_private_mount_namespace()
-            _run("mount", "--make-rprivate", "/")
+            run("mount", "--make-rprivate", "/")
         except (OSError, subprocess.CalledProcessError) as error:
             raise Missing(f"no mount namespace of one's own: {error}") from error
         with ExitStack() as undo:
@@ -219,70 +226,64 @@ class Mounts:
     def _mount_overlay(self, root: Path, undo: ExitStack) -> Mounted:
         layers = self.mounted("ext4").root / "overlay"
         lower, upper, work = layers / "lower", layers / "upper", layers / "work"
-        undo.callback(_remove, layers)
+        undo.callback(remove, layers)
         for layer in (lower, upper, work):
             layer.mkdir(parents=True)
         for number in range(_LOWER_POOL):
             _fill_lower(lower / "pool" / str(number))
         # Without redirect_dir, as Docker and Podman have it: lower folders do not move.
         options = f"redirect_dir=off,lowerdir={lower},upperdir={upper},workdir={work}"
-        _mount(undo, root, "-t", "overlay", "-o", options, "overlay")
+        mount(undo, root, "-t", "overlay", "-o", options, "overlay")
         pool = (root / "pool" / str(number) for number in range(_LOWER_POOL))
         return _describe("overlay", root, lower=pool)
 
-    def _mount_bindfs(self, root: Path, undo: ExitStack) -> Mounted:
-        _need("bindfs")
-        _need("setpriv")
-        behind = self.mounted("ext4").root / "bindfs"
-        behind.mkdir()
-        undo.callback(_remove, behind)
-        # In the foreground, and killed when this process is: a daemon would outlive it and hold the
-        # mount namespace, and all that is mounted in it, forever.
-        command = ("setpriv", "--pdeathsig", "KILL", "bindfs", "-f", "--xattr-rw", behind, root)
-        with _mount_changes() as changed:
-            daemon = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-            )
-            undo.callback(_finish, daemon)
-            undo.callback(kernel.unmount, root)
-            while not os.path.ismount(root):
-                changed(daemon)
-        return _describe("bindfs", root, behind=behind)
+    def _mount_fuse(self, name: str, root: Path, undo: ExitStack) -> Mounted:
+        if name.endswith(fuse.AGAIN):
+            name = name.removesuffix(fuse.AGAIN)
+            # It is mounted first, and so unmounted last.
+            self.mounted(name)
+            behind = self._served[name]
+        else:
+            behind = self.mounted("ext4").root / root.name
+            behind.mkdir()
+            undo.callback(remove, behind)
+            fuse.prepare(name, behind)
+            self._served[name] = behind
+        fuse.serve(name, behind, root, undo)
+        return _describe(name, root, behind=behind if fuse.SERVERS[name].transparent else None)
 
 
 def _mount_tmpfs(root: Path, undo: ExitStack) -> Mounted:
-    _mount(undo, root, "-t", "tmpfs", "-o", "mode=755", "tmpfs")
+    mount(undo, root, "-t", "tmpfs", "-o", "mode=755", "tmpfs")
     return _describe("tmpfs", root)
 
 
 def _mount_image(root: Path, undo: ExitStack) -> Mounted:
     image = _IMAGES[root.name]
-    _need(f"mkfs.{image.type}")
-    file = _image_file(root.with_suffix(".img"), image.size, undo)
+    need(f"mkfs.{image.type}")
+    file = image_file(root.with_suffix(".img"), image.size, undo)
     options, make = ["loop", *image.options], [*image.make]
     with ExitStack() as attached:
         if image.second:
-            second = _image_file(root.with_suffix(".second"), image.second, undo)
-            device = _run("losetup", "--find", "--show", second).strip()
+            second = image_file(root.with_suffix(".second"), image.second, undo)
+            device = run("losetup", "--find", "--show", second).strip()
             # One that is in use is freed with the last mount that uses it.
-            attached.callback(_run, "losetup", "--detach", device)
+            attached.callback(run, "losetup", "--detach", device)
             if image.make_second:
-                _run(*image.make_second, device)
+                run(*image.make_second, device)
             make = [word.replace("DEVICE", device) for word in make]
             options = [word.replace("DEVICE", device) for word in options]
             second.unlink()
-        _run(f"mkfs.{image.type}", "-q", *make, file)
+        run(f"mkfs.{image.type}", "-q", *make, file)
         # `-o loop` frees the loop device as soon as the last mount is gone, however it goes.
-        _mount(undo, root, "-t", image.type, "-o", ",".join(options), file)
+        mount(undo, root, "-t", image.type, "-o", ",".join(options), file)
     file.unlink()
     return _describe(root.name, root)
 
 
-def _image_file(path: Path, size: int, undo: ExitStack) -> Path:
-    undo.callback(path.unlink, missing_ok=True)
-    with path.open("wb") as file:
-        file.truncate(size)
-    return path
+def ours(name: str) -> bool:
+    """Says whether a name is one of the library's own."""
+    return name.startswith(".atomik")
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -293,7 +294,7 @@ def leftovers(folder: Path) -> list[str]:
         # Unreadable folders and paths that are too long for the kernel are another test's subject.
         with suppress(OSError), os.scandir(pending.pop()) as entries:
             for entry in entries:
-                if entry.name.startswith(".atomik-"):
+                if ours(entry.name):
                     found.append(os.path.relpath(entry.path, folder))
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(entry.path)
@@ -326,7 +327,7 @@ def _has_flag(root: Path, flag: int) -> bool:
     else:
         return True
     finally:
-        _remove(folder)
+        remove(folder)
 
 
 def _has_unnamed(root: Path) -> bool:
@@ -346,63 +347,7 @@ def _fill_lower(parent: Path) -> None:
     (parent / "file").write_text("old")
 
 
-@contextmanager
-def _mount_changes() -> Generator[Callable[["subprocess.Popen[bytes]"], None], None, None]:
-    """Yields a function that waits until the mount table has changed, as poll(2) tells."""
-    with Path("/proc/self/mountinfo").open("rb") as mountinfo:
-        poll = select.poll()
-        poll.register(mountinfo, select.POLLPRI)
-
-        def wait(daemon: "subprocess.Popen[bytes]") -> None:
-            assert daemon.stderr is not None
-            poll.register(daemon.stderr, select.POLLIN)
-            ready = poll.poll(_SECONDS * 1000)
-            if any(fd == daemon.stderr.fileno() for fd, _ in ready):
-                message = daemon.stderr.read().decode(errors="replace")
-                raise Missing(f"bindfs says: {message.strip()}")
-            if not ready:
-                raise Missing("bindfs does not mount")
-
-        yield wait
-
-
-def _need(program: str) -> None:
-    if shutil.which(program) is None:
-        raise Missing(f"{program} is missing")
-
-
-def _run(*command: str | Path) -> str:
-    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=_SECONDS)
-    return ended.stdout
-
-
-def _mount(undo: ExitStack, target: Path, *options: str | Path) -> None:
-    # In this order, so that a mount that a timeout interrupts is taken back as well.
-    undo.callback(kernel.unmount, target)
-    _run("mount", *options, target)
-
-
-def _finish(daemon: "subprocess.Popen[bytes]") -> None:
-    # It ends by itself when its mount is gone, and takes the mount with it when it must end before.
-    daemon.terminate()
-    try:
-        daemon.wait(_SECONDS)
-    except subprocess.TimeoutExpired:
-        daemon.send_signal(signal.SIGKILL)
-        daemon.wait()
-    assert daemon.stderr is not None
-    daemon.stderr.close()
-
-
 def _make_mutable(path: Path) -> None:
     # The test may have succeeded in removing what it should not have been able to remove.
     with suppress(FileNotFoundError):
         kernel.set_immutable(path, immutable=False)
-
-
-def _remove(path: Path) -> None:
-    try:
-        shutil.rmtree(path)
-    except (OSError, RecursionError):
-        # Deeper than Python's stack or PATH_MAX: `rm` goes by descriptors.
-        _run("rm", "-rf", path)

@@ -1,12 +1,15 @@
 """The tests' own ground: filesystems that are what they say, and users that are not root."""
 
 import errno
+import fcntl
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
+import fuse
 import kernel
 import pytest
-from filesystems import Filesystem
+from filesystems import Filesystem, Missing, Mounts
 from processes import NOBODY, ROOT, run_as
 
 
@@ -73,3 +76,30 @@ def test_a_bind_mount_is_gone_after_the_test(fs: Filesystem) -> None:
     fs.bind(source, target, read_only=True)
     with pytest.raises(OSError, match=os.strerror(errno.EROFS)):
         (target / "new").touch()
+
+
+@pytest.mark.parametrize("fs", fuse.SERVERS, indirect=True)
+def test_what_is_written_through_a_server_is_there(fs: Filesystem) -> None:
+    (fs.path / "file").write_text("content")
+    assert os.listdir(fs.path) == ["file"]
+    assert fs.path.joinpath("file").read_text() == "content"
+    flags = {
+        "gocryptfs": kernel.NOREPLACE | kernel.EXCHANGE | kernel.WHITEOUT,
+        "fuse-overlayfs": kernel.NOREPLACE | kernel.EXCHANGE | kernel.WHITEOUT,
+    }
+    assert fs.flags == flags.get(fs.name, 0)
+    assert not fs.unnamed
+
+
+@pytest.mark.parametrize("name", ["bindfs", "sshfs"])
+def test_locks_do_not_reach_the_other_mount_of_a_folder(name: str, mounts: Mounts) -> None:
+    with ExitStack() as undo:
+        try:
+            sides = mounts.two_mounts(name, undo)
+        except Missing as reason:
+            pytest.skip(str(reason))
+        (sides[0].path / "folder").mkdir()
+        for side in sides:
+            fd = os.open(side.path / "folder", os.O_RDONLY)
+            undo.callback(os.close, fd)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
