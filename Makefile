@@ -127,6 +127,19 @@ test-threads: $(INSTALLED) ## run the tests of threads, each in eight threads at
 test-crash: $(INSTALLED) ## cut the power, kill, fill disks, inject errors: what CI runs of it
 	$(BIN)/pytest $(PYTEST_ARGS) -m "not slow" tests/crash
 
+# With -s: what the guests say is seen while they run.
+.PHONY: test-guest
+test-guest: $(INSTALLED) ## boot older kernels in QEMU: NFS, CIFS, exfat, vfat, f2fs, and the Python tests; as root, an hour
+	$(BIN)/pytest -s -p no:randomly -m slow tests/guest/test_guest.py
+
+.PHONY: test-guest-ci
+test-guest-ci: $(INSTALLED) ## what CI runs of it, ten minutes
+	$(BIN)/pytest -s -p no:randomly -m "not slow" tests/guest/test_guest.py
+
+.PHONY: guest-facts
+guest-facts: $(TOOLS) ## measure, by bare calls, what shared folders do; GUEST_KERNEL=6.1
+	tests/guest/guest.py --seconds 1200 -- env PYTHONPATH=tests/python $(BIN)/python tests/guest/inside/facts.py
+
 .PHONY: crash
 crash: $(INSTALLED) $(PEERS)/.installed ## all of it, hours long, with other libraries side by side; CRASH_STATES=200
 	$(BIN)/pytest $(PYTEST_ARGS) --timeout=0 tests/crash
@@ -137,6 +150,15 @@ crash: $(INSTALLED) $(PEERS)/.installed ## all of it, hours long, with other lib
 	ATOMIK_PEERS=$(PEERS) PYTHONPATH=tests/python:tests/crash $(BIN)/python -m powercut --states $(CRASH_STATES) --peers \
 		--workload 'peer-*' --json target/powercut-peers.json
 	ATOMIK_FUZZ_SECONDS=600 $(BIN)/pytest -s tests/crash/fuzz -k documented
+
+EXPLORE_ARGS ?=
+.PHONY: explore
+explore: ## explore interleavings of the core, hours long; EXPLORE_ARGS='random "Folder: Folder Reader"' EXPLORE_SECONDS=10
+	tools/explore $(EXPLORE_ARGS)
+
+.PHONY: explore-ci
+explore-ci: ## the same for two minutes, with a fresh seed
+	tools/explore ci
 
 .PHONY: coverage
 coverage: $(TOOLS) ## measure the line coverage of both languages
