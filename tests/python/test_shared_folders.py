@@ -138,7 +138,7 @@ def _check_all(sides: Sides, call: Call, said: list[str]) -> None:
 each_call_without_a_copy = pytest.mark.parametrize(
     "call", [name for name in CALLS if not CALLS[name].appends]
 )
-"""What another mount has replaced, FUSE may still read with the old size: the body's copy is cut or padded with zeros."""
+"""What another mount has replaced, FUSE may still read with the old size: the copy is cut or padded with zeros."""
 
 
 @each_call_without_a_copy

@@ -273,7 +273,9 @@ def test_a_version_that_a_reader_has_open_is_replaced_and_leaves_nothing(
     share: Share, opener: str
 ) -> None:
     if share.name == "cifs" and opener == "a":
-        pytest.skip("a server of CIFS lets no client replace a file that the client itself has open")
+        pytest.skip(
+            "a server of CIFS lets no client replace a file that the client itself has open"
+        )
     # An NFS client renames what it removes while it is open there (.nfs…); CIFS goes on listing it.
     # So what is displaced may have to stay until the reader has closed it: then a sweep takes it.
     warnings.simplefilter("ignore", atomik.CleanupWarning)
@@ -368,7 +370,9 @@ class Crowd:
 @pytest.mark.parametrize("kill", [False, True], ids=["all end well", "some are killed"])
 def test_a_crowd_on_both_clients_publishes_whole_versions_only(share: Share, kill: bool) -> None:
     if share.name == "cifs":
-        pytest.skip("a server of CIFS lets no client replace a file that the client itself has open")
+        pytest.skip(
+            "a server of CIFS lets no client replace a file that the client itself has open"
+        )
     seed = int(os.environ.get("ATOMIK_SEED") or random.SystemRandom().getrandbits(32))
     print(f"ATOMIK_SEED={seed}")
     rng = random.Random(seed)
