@@ -1,8 +1,10 @@
 //! The world of a mix: a folder with a destination, and the processes that play the roles in it.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read, Seek, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +15,8 @@ use super::roles::{Mix, Part, Role, Start};
 use super::scheduler::{Identity, Job, Outcome, explore};
 use super::strategy::Plan;
 use super::{SCENE, muted, point};
+use crate::slot::{Beside, Known};
+use crate::sys;
 use crate::{Cleanup, Committed, Durability, Entry, File, Folder, Group, Options, Result, Snapshot, Sweep};
 
 pub(super) const NAME: &str = "data";
@@ -345,9 +349,20 @@ pub(super) struct Judged {
     pub(super) outcome: Outcome,
 }
 
+/// The core asks for the type of each mount once in a process. It is asked before, so that every schedule makes the same
+/// calls whatever was explored before it.
+fn remember_the_mount(dir: &Path) {
+    let folder = sys::open_folder(sys::CWD, dir.as_os_str()).expect("the scene's folder");
+    let known = Known::default();
+    let beside = Beside { dir: folder.as_fd(), destination: OsStr::new(NAME), known: &known };
+    beside.look().expect("the scene's folder");
+    beside.domain();
+}
+
 /// Runs a mix under a plan, in a folder of its own in `place`.
 pub(super) fn run(place: &Path, mix: &Mix, plan: Plan, tracing: bool) -> Judged {
     let dir = tempfile::Builder::new().prefix(SCENE).tempdir_in(place).expect("a folder for the scene");
+    remember_the_mount(dir.path());
     let world = Arc::new(World::new(dir.path(), mix));
     let job = |(id, part): (usize, &Part)| {
         let (world, role) = (Arc::clone(&world), part.role);
