@@ -64,8 +64,8 @@ pub(crate) fn name(at: BorrowedFd, destination: &Destination, backup: &Path, kin
 
 /// Tries, before the body, whether a mark can be made in a slot: vfat, exFAT and rclone have no symlinks.
 pub(crate) fn try_to_mark(destination: &Destination, slot: BorrowedFd) -> Result<()> {
-    let tried =
-        sys::symlink(OsStr::new("tried"), slot, OsStr::new(MARK)).and_then(|()| sys::unlink(slot, OsStr::new(MARK)));
+    let name = slot::scratch("mark", &destination.name);
+    let tried = sys::symlink(OsStr::new("tried"), slot, &name).and_then(|()| sys::unlink(slot, &name));
     tried.map_err(|error| {
         destination
             .failed("creating staging", error)

@@ -15,19 +15,21 @@ const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 /// What a version carries beside its content.
 pub(crate) struct Metadata {
     stat: Stat,
+    /// Where it was read, if by a path.
+    path: Option<CString>,
     /// `user.*` and ACLs; no capabilities, no security labels: these are about the old content.
     xattrs: Vec<(CString, Vec<u8>)>,
 }
 
 impl Metadata {
-    /// What `name` beside a destination carries.
-    fn of(destination: &Destination, name: &OsStr, stat: Stat) -> io::Result<Self> {
+    /// What `name` beside a destination carries; `staged` is what will carry it.
+    fn of(destination: &Destination, name: &OsStr, stat: Stat, staged: BorrowedFd) -> io::Result<Self> {
         // The l-calls do not follow the last component; O_PATH handles have no flistxattr (EBADF).
         let mut path = sys::proc_path(destination.parent());
         path.push("/");
         path.push(name);
         let path = sys::cstring(&path)?;
-        let names = match listed(destination, sys::list_xattrs(&path)) {
+        let names = match listed(sys::list_xattrs(&path), || sys::list_xattrs_of(staged)) {
             Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => Vec::new(),
             other => other?,
         };
@@ -39,7 +41,7 @@ impl Metadata {
                 }
             }
         }
-        Ok(Self { stat, xattrs })
+        Ok(Self { stat, path: Some(path), xattrs })
     }
 
     /// All that an open file of a tree has: for a clone.
@@ -50,7 +52,7 @@ impl Metadata {
                 xattrs.push((name, value));
             }
         }
-        Ok(Self { stat, xattrs })
+        Ok(Self { stat, path: None, xattrs })
     }
 
     /// Gives a clone all of it, where permitted. `born` is what is new in its folder: what such an inode
@@ -88,7 +90,7 @@ impl Metadata {
 
     /// Gives `fd` this metadata but the mode; answers the mode that it should have, and whether the
     /// present one may have changed.
-    fn apply(mut self, destination: &Destination, fd: BorrowedFd, staged: &Stat) -> io::Result<(u32, bool)> {
+    fn apply(mut self, fd: BorrowedFd, staged: &Stat) -> io::Result<(u32, bool)> {
         // Set-id bits of a file are about the old content; of a folder they are about its entries.
         let mut mode = self.stat.permissions() & if self.stat.is_folder() { 0o7777 } else { 0o1777 };
         let mut changed = (self.stat.uid, self.stat.gid) != (staged.uid, staged.gid);
@@ -102,7 +104,8 @@ impl Metadata {
             }
         }
         // What staging inherited from its folder, and the old version does not have.
-        for name in listed(destination, sys::list_xattrs_of(fd))? {
+        let of_old = || self.path.as_ref().map_or(Ok(Vec::new()), |path| sys::list_xattrs(path));
+        for name in listed(sys::list_xattrs_of(fd), of_old)? {
             if (*name == *ACCESS_ACL || *name == *DEFAULT_ACL) && !self.xattrs.iter().any(|(kept, _)| *kept == name) {
                 sys::remove_xattr(fd, &name)?;
                 changed = true;
@@ -116,12 +119,14 @@ impl Metadata {
     }
 }
 
-/// The names of extended attributes. rclone answers `EIO` since it has none; on a disk that is a failure.
-fn listed(destination: &Destination, names: io::Result<Vec<CString>>) -> io::Result<Vec<CString>> {
-    match names {
-        Err(error) if errno(&error) == libc::EIO && destination.slots().domain().is_some() => Ok(Vec::new()),
-        other => other,
-    }
+/// The names of extended attributes. rclone answers `EIO` of every file, since it has none; elsewhere that is a failure, and
+/// another file has an answer.
+fn listed(
+    names: io::Result<Vec<CString>>,
+    of_another: impl FnOnce() -> io::Result<Vec<CString>>,
+) -> io::Result<Vec<CString>> {
+    let failed = |names: &io::Result<Vec<CString>>| matches!(names, Err(error) if errno(error) == libc::EIO);
+    if failed(&names) && failed(&of_another()) { Ok(Vec::new()) } else { names }
 }
 
 /// User xattrs need more rights than writing in some places; `security.*` and `trusted.*` need root.
@@ -191,8 +196,8 @@ pub(crate) fn settle(
     let settle = || {
         let staged = sys::stat_fd(fd)?;
         let (kept, changed) = match old {
-            Some(stat) => Metadata::of(destination, &destination.name, stat)?
-                .apply(destination, fd, &staged)
+            Some(stat) => Metadata::of(destination, &destination.name, stat, fd)?
+                .apply(fd, &staged)
                 .map(|(mode, changed)| (Some(mode), changed))?,
             None => (None, false),
         };
@@ -229,7 +234,7 @@ fn hand_on(destination: &Destination, slot: BorrowedFd) -> io::Result<()> {
         sys::chown(slot, None, Some(gid))?;
     }
     sys::chmod(slot, destination.slots().mode()? | if hands_on { 0o2000 } else { 0 })?;
-    let given = Metadata::of(destination, OsStr::new("."), parent)?;
+    let given = Metadata::of(destination, OsStr::new("."), parent, slot)?;
     match given.xattrs.iter().find(|(name, _)| **name == *DEFAULT_ACL) {
         Some((name, value)) => sys::set_xattr(slot, name, value),
         None if sys::list_xattrs_of(slot)?.iter().any(|name| **name == *DEFAULT_ACL) => {

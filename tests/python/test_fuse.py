@@ -234,5 +234,6 @@ _MAKING_UP_MODES: Final = {
     "exfat-fuse",
     "rclone",
 }
-_MAKING_UP_OWNERS: Final = {"bindfs with another owner", "ntfs-3g", "exfat-fuse", "rclone"}
+# The others show root, who asks.
+_MAKING_UP_OWNERS: Final = {"bindfs with another owner"}
 _WITHOUT_HARD_LINKS: Final = {"exfat-fuse", "rclone"}
