@@ -29,7 +29,7 @@ impl Metadata {
         path.push("/");
         path.push(name);
         let path = sys::cstring(&path)?;
-        let names = match listed(sys::list_xattrs(&path), || sys::list_xattrs_of(staged)) {
+        let names = match listed(destination, sys::list_xattrs(&path), || sys::list_xattrs_of(staged)) {
             Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => Vec::new(),
             other => other?,
         };
@@ -90,7 +90,7 @@ impl Metadata {
 
     /// Gives `fd` this metadata but the mode; answers the mode that it should have, and whether the
     /// present one may have changed.
-    fn apply(mut self, fd: BorrowedFd, staged: &Stat) -> io::Result<(u32, bool)> {
+    fn apply(mut self, destination: &Destination, fd: BorrowedFd, staged: &Stat) -> io::Result<(u32, bool)> {
         // Set-id bits of a file are about the old content; of a folder they are about its entries.
         let mut mode = self.stat.permissions() & if self.stat.is_folder() { 0o7777 } else { 0o1777 };
         let mut changed = (self.stat.uid, self.stat.gid) != (staged.uid, staged.gid);
@@ -105,7 +105,7 @@ impl Metadata {
         }
         // What staging inherited from its folder, and the old version does not have.
         let of_old = || self.path.as_ref().map_or(Ok(Vec::new()), |path| sys::list_xattrs(path));
-        for name in listed(sys::list_xattrs_of(fd), of_old)? {
+        for name in listed(destination, sys::list_xattrs_of(fd), of_old)? {
             if (*name == *ACCESS_ACL || *name == *DEFAULT_ACL) && !self.xattrs.iter().any(|(kept, _)| *kept == name) {
                 sys::remove_xattr(fd, &name)?;
                 changed = true;
@@ -119,14 +119,15 @@ impl Metadata {
     }
 }
 
-/// The names of extended attributes. rclone answers `EIO` of every file, since it has none; elsewhere that is a failure, and
-/// another file has an answer.
+/// The names of extended attributes. rclone answers `EIO` of every file, since it has none; elsewhere that is a failure.
 fn listed(
+    destination: &Destination,
     names: io::Result<Vec<CString>>,
     of_another: impl FnOnce() -> io::Result<Vec<CString>>,
 ) -> io::Result<Vec<CString>> {
     let failed = |names: &io::Result<Vec<CString>>| matches!(names, Err(error) if errno(error) == libc::EIO);
-    if failed(&names) && failed(&of_another()) { Ok(Vec::new()) } else { names }
+    let has_none = failed(&names) && destination.slots().domain().is_some() && failed(&of_another());
+    if has_none { Ok(Vec::new()) } else { names }
 }
 
 /// User xattrs need more rights than writing in some places; `security.*` and `trusted.*` need root.
@@ -197,7 +198,7 @@ pub(crate) fn settle(
         let staged = sys::stat_fd(fd)?;
         let (kept, changed) = match old {
             Some(stat) => Metadata::of(destination, &destination.name, stat, fd)?
-                .apply(fd, &staged)
+                .apply(destination, fd, &staged)
                 .map(|(mode, changed)| (Some(mode), changed))?,
             None => (None, false),
         };

@@ -410,14 +410,16 @@ impl Linked {
             }
             // Before there is a room that would be left if this failed.
             let in_room = name::in_room(random()?);
-            let Some((_, room)) = room::enter(beside)? else {
+            let Some((room_name, room)) = room::enter(beside)? else {
                 let name = name::name(Kind::Porch, Some(random()?), beside.destination);
                 sys::link_fd(file, beside.dir, &name)?;
                 return Ok(Linked { room: None, name });
             };
             match sys::link_fd(file, room.as_fd(), &in_room) {
                 Ok(()) => return Ok(Linked { room: Some(room), name: in_room }),
-                Err(error) if is_change(&error) || errno(&error) == libc::EEXIST => {}
+                Err(error) if errno(&error) == libc::EEXIST => {}
+                // The room was removed by the last who left it; where it was not, the file cannot be linked.
+                Err(error) if is_change(&error) && !room::is_there(beside, &room_name, room.as_fd())? => {}
                 Err(error) => {
                     // The error is what matters; the next writer removes a room that stays.
                     drop(room::leave(beside, &mut tree::go_on));

@@ -6,9 +6,9 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::reclaim::{is_change, is_no_slot, list, reclaim, stat_opened};
+use super::reclaim::{is_change, is_named, is_no_slot, list, reclaim, stat_opened};
 use super::{Beside, Kind, is_empty, rounds};
 use crate::sys::{self, errno};
 use crate::tree::Checkpoint;
@@ -49,6 +49,14 @@ fn look_into(beside: Beside, name: &OsStr, made: bool) -> io::Result<Option<Owne
         beside.recognizes(room.as_fd(), || beside.is_own_folder(&stat))?
     };
     Ok(ours.then_some(room))
+}
+
+/// Does the room still have its name?
+pub(super) fn is_there(beside: Beside, name: &OsStr, room: BorrowedFd) -> io::Result<bool> {
+    match stat_opened(room)? {
+        Some(stat) => is_named(beside.dir, name, &stat),
+        None => Ok(false),
+    }
 }
 
 /// Removes the room if there is one and nobody is in it, and the orphans in it; answers whether there was one.
