@@ -19,6 +19,8 @@ use crate::sys::{self, Lock, errno};
 /// How often a lock of another user is tried before it is an error: for two seconds, after pauses that grow to the longest.
 const TRIES: u32 = 48;
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// How often making a lock may be refused where none is.
+const REFUSALS: u32 = 100;
 /// How often a lock may be gone when it is held, each time since another writer was done with it.
 const GONE: u32 = 10_000;
 
@@ -46,19 +48,24 @@ impl<'a> NamedLock<'a> {
     /// Waits for the lock; `EBUSY` if another user's stays in its place.
     pub(crate) fn take(beside: Beside<'a>) -> io::Result<Self> {
         let (dir, name) = (beside.dir, beside.name(Kind::Lock));
-        let (mut tries, mut gone, mut patience) = (0, 0, Patience::default());
+        let (mut tries, mut gone, mut refused, mut patience) = (0, 0, 0, Patience::default());
         while tries < TRIES && gone < GONE {
             match attempt(beside, &name) {
                 Ok(Some(fd)) => return Ok(Self { dir, name, fd: Some(fd) }),
                 // Its holder removed it while we waited: it is free, unless somebody plays with it.
                 Ok(None) => gone += 1,
                 Err(error) if errno(&error) == libc::EOPNOTSUPP => return Ok(Self { dir, name, fd: None }),
-                // Another user's: it stands for microseconds only. Where none is there, this folder refuses new files.
+                // Another user's: it stands for microseconds only. Where none is there, it has just gone, or this folder
+                // refuses new files.
                 Err(error) if errno(&error) == libc::EACCES => {
-                    tries += 1;
-                    if tries == TRIES && sys::stat(dir, &name)?.is_none() {
-                        return Err(error);
+                    if sys::stat(dir, &name)?.is_none() {
+                        refused += 1;
+                        if refused == REFUSALS {
+                            return Err(error);
+                        }
+                        continue;
                     }
+                    tries += 1;
                     sys::sleep(LONGEST_PAUSE.min(Duration::from_millis(1 << tries.min(6))));
                 }
                 Err(error) if patience.again(beside, &error) => {}

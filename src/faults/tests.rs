@@ -183,11 +183,15 @@ pub(super) fn faults_of(calls: &[Call], from: usize) -> impl Iterator<Item = Fau
     open.flat_map(|(number, call)| plausible(call.name).iter().map(move |errno| Fault::At(number, *errno)))
 }
 
-/// Can the next writer tell an orphan from the living? Not without locks, nor where the type of the filesystem was refused:
-/// then the orphan is of another lock domain.
+/// Can the next writer tell an orphan from the living? Not where a lock was refused, nor the type of the filesystem: then the
+/// orphan is of another lock domain.
 pub(super) fn is_told(faults: &[Fault], calls: &[Call]) -> bool {
     let locks = !faults.iter().any(|fault| fault.errno() == Errno::ENOLCK);
-    locks && !calls.iter().any(|call| call.name == "fstatfs" && call.injected)
+    let refused = |call: &Call| match call.name {
+        "flock" => matches!(call.error, Some(Errno::EPERM | Errno::ENOLCK | Errno::ENOSYS)),
+        name => name == "fstatfs",
+    };
+    locks && !calls.iter().any(|call| call.injected && refused(call))
 }
 
 /// Did anything fail that cleaning up needs? That is a removal, whatever follows the publish but the
