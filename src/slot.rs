@@ -44,9 +44,9 @@ const MAX_ROUNDS: u32 = 1_000;
 const EAGER_ROUNDS: u32 = 100;
 
 /// The rounds of a step.
-fn rounds() -> impl Iterator<Item = u32> {
-    (0..MAX_ROUNDS).inspect(|round| {
-        if *round >= EAGER_ROUNDS {
+fn rounds(beside: Beside) -> impl Iterator<Item = u32> {
+    (0..MAX_ROUNDS).inspect(move |round| {
+        if *round >= EAGER_ROUNDS && beside.domain().is_some() {
             sys::sleep(Duration::from_millis(1));
         }
     })
@@ -189,7 +189,7 @@ impl Slot {
 
     fn attempt(beside: Beside) -> io::Result<Slot> {
         let porch = beside.porch();
-        for _ in rounds() {
+        for _ in rounds(beside) {
             match make(beside, None, &porch)? {
                 Made::Slot(fd) => return Ok(Slot::new(None, porch, fd)),
                 Made::Again => continue,
@@ -399,7 +399,7 @@ impl Linked {
     /// Gives a locked unnamed file the name of the porch, or a name in the room if the porch is taken.
     pub(crate) fn link(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
         let porch = beside.porch();
-        for _ in rounds() {
+        for _ in rounds(beside) {
             match sys::link_fd(file, beside.dir, &porch) {
                 Ok(()) => return Ok(Linked { room: None, name: porch }),
                 Err(error) if errno(&error) == libc::EEXIST => {}

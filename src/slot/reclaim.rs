@@ -75,7 +75,7 @@ pub(super) fn reclaim(
     checkpoint: Checkpoint,
 ) -> io::Result<Found> {
     let mut changes = 0;
-    for _ in rounds() {
+    for _ in rounds(beside) {
         match attempt(beside, room, name, checkpoint) {
             Ok(Some(found)) => return Ok(found),
             Ok(None) => {}

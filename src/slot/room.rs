@@ -20,7 +20,7 @@ fn name(beside: Beside) -> OsString {
 /// Opens the room of this user, and makes it if it is missing; `None` if something else has its name.
 pub(super) fn enter(beside: Beside) -> io::Result<Option<(OsString, OwnedFd)>> {
     let name = name(beside);
-    for _ in rounds() {
+    for _ in rounds(beside) {
         let made = sys::mkdir(beside.dir, &name, beside.mode()?)?;
         match look_into(beside, &name, made) {
             // It was removed by another writer that found it empty.
