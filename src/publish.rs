@@ -132,25 +132,37 @@ pub(crate) fn named(destination: &Destination, dir: BorrowedFd, name: &OsStr, te
     }
 }
 
-/// Renames what is staged to the destination; odd answers are none as long as it still has its name in the slot.
+/// Renames what is staged to the destination.
 fn rename(destination: &Destination, dir: BorrowedFd, name: &OsStr, flags: u32) -> std::io::Result<()> {
-    let mut patience = slot::Patience::default();
-    loop {
-        match sys::renameat2(dir, name, destination.parent(), &destination.name, flags) {
-            Err(error)
-                if patience.again(destination.slots(), &error) && matches!(sys::stat(dir, name), Ok(Some(_))) => {}
-            other => return other,
-        }
-    }
+    patiently(destination, dir, name, || sys::renameat2(dir, name, destination.parent(), &destination.name, flags))
 }
 
 fn move_staged_file(destination: &Destination, dir: BorrowedFd, name: &OsStr) -> std::io::Result<()> {
+    patiently(destination, dir, name, || move_file(dir, name, destination.parent(), &destination.name).map(drop))
+}
+
+/// Repeats a publish that a FUSE or network filesystem answers oddly, unless it has happened all the same.
+fn patiently(
+    destination: &Destination,
+    dir: BorrowedFd,
+    name: &OsStr,
+    publish: impl Fn() -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let slots = destination.slots();
+    let staged = if slots.domain().is_some() { sys::stat(dir, name)? } else { None };
     let mut patience = slot::Patience::default();
     loop {
-        match move_file(dir, name, destination.parent(), &destination.name) {
-            Err(error)
-                if patience.again(destination.slots(), &error) && matches!(sys::stat(dir, name), Ok(Some(_))) => {}
-            other => return other.map(drop),
+        let error = match publish() {
+            Err(error) if patience.again(slots, &error) => error,
+            other => return other,
+        };
+        let now = sys::stat(destination.parent(), &destination.name);
+        if matches!((now, &staged), (Ok(Some(now)), Some(staged)) if now.same(staged)) {
+            return Ok(());
+        }
+        // There was nothing to publish.
+        if staged.is_none() {
+            return Err(error);
         }
     }
 }

@@ -196,13 +196,13 @@ impl Slot {
                 Made::Unlockable => {
                     // Nobody else can lock it either: what this process has made is still its own.
                     sys::rmdir(beside.dir, &porch)?;
-                    return Self::alone(beside);
+                    return Self::unlocked(beside);
                 }
                 Made::Taken => {}
             }
             // Before there is a room that would be left if this failed.
             let name = name::in_room(random()?);
-            let Some(room) = room::enter(beside)? else { return Self::alone(beside) };
+            let Some(room) = room::enter(beside)? else { return Self::spare(beside) };
             let made = make(beside, Some(room.1.as_fd()), &name);
             match made {
                 Ok(Made::Slot(fd)) => return Ok(Slot::new(Some(room), name, fd)),
@@ -212,25 +212,42 @@ impl Slot {
             }
             // If the room stays, the next writer removes it.
             drop(room::leave(beside, &mut tree::go_on));
-            return made.and_then(|_| Self::alone(beside));
+            return made.and_then(|_| Self::unlocked(beside));
         }
-        Self::alone(beside)
+        Self::spare(beside)
     }
 
-    /// Makes a slot under a random name, as if in a lock domain of its own: where folders cannot be locked, and where a
-    /// stranger has the names of porch and room. Nobody takes it for an orphan; a sweep may, by its age.
-    fn alone(beside: Beside) -> io::Result<Slot> {
-        let name = name::name(Kind::Porch, Some(random()?), beside.destination);
+    /// Makes a slot under a random name, where something else has the names of porch and room. The next writer does not look
+    /// there; a sweep does, and the last reader of a version in it.
+    fn spare(beside: Beside) -> io::Result<Slot> {
+        let name = beside.name(Kind::Spare(random()?));
         match make(beside, None, &name)? {
             Made::Slot(fd) => Ok(Slot::new(None, name, fd)),
             Made::Unlockable => {
-                let fd = sys::open_folder(beside.dir, &name)?;
-                let (_, ours) = beside.claim(fd.as_fd(), sys::stat_fd(fd.as_fd())?)?;
-                let exists = || io::Error::from_raw_os_error(libc::EEXIST);
-                ours.then(|| Slot::new(None, name, fd)).ok_or_else(exists)
+                sys::rmdir(beside.dir, &name)?;
+                Self::unlocked(beside)
             }
             Made::Again | Made::Taken => Err(io::Error::from_raw_os_error(libc::EEXIST)),
         }
+    }
+
+    /// Makes a slot as if in a lock domain of its own, where folders cannot be locked. Nobody takes it for an orphan; a sweep
+    /// may, by its age.
+    fn unlocked(beside: Beside) -> io::Result<Slot> {
+        let exists = || io::Error::from_raw_os_error(libc::EEXIST);
+        let name = name::name(Kind::Porch, Some(random()?), beside.destination);
+        let Made::Slot(fd) = make(beside, None, &name).and_then(|made| match made {
+            Made::Unlockable => {
+                let fd = sys::open_folder(beside.dir, &name)?;
+                let (_, ours) = beside.claim(fd.as_fd(), sys::stat_fd(fd.as_fd())?)?;
+                Ok(if ours { Made::Slot(fd) } else { Made::Taken })
+            }
+            made => Ok(made),
+        })?
+        else {
+            return Err(exists());
+        };
+        Ok(Slot::new(None, name, fd))
     }
 
     /// Where it is, from the folder that it is made in.
@@ -365,7 +382,7 @@ pub(crate) fn remove_displaced(version: OwnedFd, checkpoint: Checkpoint) -> io::
     drop(version);
     let Some(slot) = path.parent() else { return Ok(()) };
     let parsed = |path: &Path| path.file_name().and_then(parse);
-    let is_porch = parsed(slot).is_some_and(|parsed| parsed.kind == Kind::Porch);
+    let is_porch = parsed(slot).is_some_and(|parsed| matches!(parsed.kind, Kind::Porch | Kind::Spare(_)));
     let place = if is_porch { Some(slot) } else { slot.parent() };
     let (Some(place), Some(name)) = (place, slot.file_name()) else { return Ok(()) };
     let (Some(parsed), Some(folder)) = (parsed(place), place.parent()) else { return Ok(()) };
@@ -411,7 +428,7 @@ impl Linked {
             // Before there is a room that would be left if this failed.
             let in_room = name::in_room(random()?);
             let Some((room_name, room)) = room::enter(beside)? else {
-                let name = name::name(Kind::Porch, Some(random()?), beside.destination);
+                let name = beside.name(Kind::Spare(random()?));
                 sys::link_fd(file, beside.dir, &name)?;
                 return Ok(Linked { room: None, name });
             };
@@ -489,6 +506,20 @@ mod tests {
             home.give_back(slot);
         }
         assert_eq!(home.names(), [""; 0]);
+    }
+
+    #[test]
+    fn where_others_have_the_names_of_porch_and_room_a_slot_has_a_name_that_a_sweep_knows() {
+        let home = Home::new();
+        let room = format!(".atomik-u{}.x~", home.known.user.id());
+        for name in [".atomik-0.x~", room.as_str()] {
+            std::os::unix::fs::symlink("nowhere", home.folder.path().join(name)).unwrap();
+        }
+        let spare = home.take();
+        assert!(matches!(parse(spare.path().as_os_str()).unwrap().kind, Kind::Spare(_)));
+        drop(spare);
+        assert_eq!(crate::Sweep::new().run(home.folder.path()).unwrap().len(), 1);
+        assert_eq!(home.names().len(), 2);
     }
 
     #[test]

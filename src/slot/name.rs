@@ -9,9 +9,9 @@ const PREFIX: &[u8] = b".atomik-";
 /// Every such name ends with this, so that a glob for the destination's suffix does not find it.
 const END: u8 = b'~';
 
-/// How many bytes of a destination's name are kept. The rest of the longest name, `.atomik-u`, ten digits, `-`, sixteen
-/// digits, `.` and `~`, leaves 105 bytes of the shortest limit in use (143, eCryptfs).
-const MAX_DESTINATION: usize = 104;
+/// How many bytes of a destination's name are kept. The rest of the longest name, `.atomik-s`, sixteen digits, `-`, sixteen
+/// digits, `.` and `~`, leaves 99 bytes of the shortest limit in use (143, eCryptfs).
+const MAX_DESTINATION: usize = 98;
 
 /// What a name of ours stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(crate) enum Kind {
     Porch,
     /// The folder that holds the slots of one user's other writers.
     Room(u32),
+    /// A slot of a random name, where something else has the names of porch and room.
+    Spare(u64),
     /// The publish lock.
     Lock,
 }
@@ -39,6 +41,7 @@ pub(crate) fn name(kind: Kind, domain: Option<u64>, destination: &OsStr) -> OsSt
     let kind = match kind {
         Kind::Porch => "0".into(),
         Kind::Room(user) => format!("u{user}"),
+        Kind::Spare(chance) => format!("s{chance:016x}"),
         Kind::Lock => "lock".into(),
     };
     match domain {
@@ -93,6 +96,7 @@ pub(crate) fn parse(name: &OsStr) -> Option<Parsed> {
     let kind = match kind {
         "0" => Kind::Porch,
         "lock" => Kind::Lock,
+        spare if spare.starts_with('s') => Kind::Spare(hexadecimal(&spare[1..])?),
         _ => {
             let digits = kind.strip_prefix('u').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
             Kind::Room(digits.parse().ok()?)
@@ -113,15 +117,15 @@ mod tests {
     #[test]
     fn a_long_name_is_shortened_between_characters_and_stays_unique() {
         let long = OsString::from("ä".repeat(127));
-        let short = name(Kind::Room(u32::MAX), Some(u64::MAX), &long);
+        let short = name(Kind::Spare(u64::MAX), Some(u64::MAX), &long);
         assert!(short.len() <= 143 && short.to_str().is_some());
-        assert_ne!(short, name(Kind::Room(u32::MAX), Some(u64::MAX), OsStr::new(&"ä".repeat(126))));
+        assert_ne!(short, name(Kind::Spare(u64::MAX), Some(u64::MAX), OsStr::new(&"ä".repeat(126))));
     }
 
     #[test]
     fn a_name_says_what_it_stands_for_and_has_no_suffix_of_the_destination() {
         let destination = OsStr::new("x.parquet");
-        for kind in [Kind::Porch, Kind::Room(1000), Kind::Lock] {
+        for kind in [Kind::Porch, Kind::Room(1000), Kind::Spare(7), Kind::Lock] {
             for domain in [None, Some(0xfeed)] {
                 let name = name(kind, domain, destination);
                 assert_eq!(parse(&name), Some(Parsed { kind, domain, destination: destination.into() }));
