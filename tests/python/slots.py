@@ -28,7 +28,7 @@ _SEEN_BY_ALL: Final = frozenset(
 )
 
 # More bytes of a destination's name are replaced by their hash.
-_LONGEST: Final = 104
+_LONGEST: Final = 98
 
 
 def porch(destination: Path) -> Path:
