@@ -324,6 +324,9 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
             backup::mark(slot, destination, backup).map_err(|error| failed(destination, error))?;
         }
     }
+    // Needed for an undo, which hardly ever comes of anything else than such terms.
+    let staged =
+        if terms.base.is_some() { sys::stat(slot, name).map_err(|error| failed(destination, error))? } else { None };
     let swap = || sys::renameat2(slot, name, parent, target, EXCHANGE);
     let mut exchanged = swap();
     let mut writable = None;
@@ -368,8 +371,16 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
         Some((old, mode)) => sys::chmod_handle(old.as_fd(), *mode),
         None => Ok(()),
     };
+    // A writer of another lock domain does not see this lock, and may have published in between: its version goes back.
+    let undo = || {
+        swap()?;
+        match (&staged, sys::stat(slot, name)) {
+            (Some(staged), Ok(Some(now))) if !now.same(staged) => swap(),
+            _ => Ok(()),
+        }
+    };
     if let Err(refusal) = refused {
-        swap().and_then(|()| restore()).map_err(|error| failed(destination, error).after_publish())?;
+        undo().and_then(|()| restore()).map_err(|error| failed(destination, error).after_publish())?;
         return Err(refusal);
     }
     if terms.backup.is_some_and(|backup| backup::complete(slot, destination, backup).is_ok()) {
