@@ -91,10 +91,9 @@ def rename_answers(folder: Path, flag: int, *, folders: bool, there: bool) -> st
     return answer(kernel.renameat2, new / "src", new / "dst", flag)
 
 
-def folder_lock(holder: Path, other: Path) -> str:
-    """Tells whether a lock on a folder is given, and what the other path to the folder says then."""
-    (holder / "locked").mkdir(exist_ok=True)
-    first, second = (os.open(path / "locked", os.O_RDONLY) for path in (holder, other))
+def lock(holder: Path, other: Path, name: str, flag: int = os.O_RDWR) -> str:
+    """Tells whether a lock on `name` is given, and what the other path to the folder says then."""
+    first, second = (os.open(path / name, flag) for path in (holder, other))
     try:
         given = answer(fcntl.flock, first, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if given != "yes":
@@ -104,20 +103,16 @@ def folder_lock(holder: Path, other: Path) -> str:
     finally:
         os.close(first)
         os.close(second)
+
+
+def folder_lock(holder: Path, other: Path) -> str:
+    (holder / "locked").mkdir(exist_ok=True)
+    return lock(holder, other, "locked", os.O_RDONLY)
 
 
 def file_lock(holder: Path, other: Path, flag: int = os.O_RDWR) -> str:
     (holder / "lockedfile").touch()
-    first, second = (os.open(path / "lockedfile", flag) for path in (holder, other))
-    try:
-        given = answer(fcntl.flock, first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if given != "yes":
-            return f"refused: {given}"
-        seen = answer(fcntl.flock, second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return {"yes": "given, not seen", "EAGAIN": "given and seen"}.get(seen, seen)
-    finally:
-        os.close(first)
-        os.close(second)
+    return lock(holder, other, "lockedfile", flag)
 
 
 def modes(folder: Path) -> str:

@@ -135,14 +135,18 @@ def test_two_writers_of_one_name_publish_whole_versions(share: Share, call: Call
         assert "theirs" in published
 
 
-@with_a_body
-def test_what_a_killed_process_leaves_is_removed_by_its_own_clients_next_writer(
-    share: Share, call: Call
-) -> None:
+def _killed_over_a_first_version(call: Call, share: Share) -> None:
     if call.needs_old and not share.traits.exchange:
         pytest.skip("it replaces no folder")
     _first_version(call, share.a / "site")
     killed_in_its_body(call, share.a / "site", "killed")
+
+
+@with_a_body
+def test_what_a_killed_process_leaves_is_removed_by_its_own_clients_next_writer(
+    share: Share, call: Call
+) -> None:
+    _killed_over_a_first_version(call, share)
     call.publish(share.a / "site", "next")
     assert broken(share.server) == []
     assert "killed" not in tokens(share.server / "site")
@@ -153,10 +157,7 @@ def test_what_a_killed_process_leaves_is_removed_by_its_own_clients_next_writer(
 def test_what_a_killed_process_leaves_is_removed_by_its_own_clients_sweep(
     share: Share, call: Call
 ) -> None:
-    if call.needs_old and not share.traits.exchange:
-        pytest.skip("it replaces no folder")
-    _first_version(call, share.a / "site")
-    killed_in_its_body(call, share.a / "site", "killed")
+    _killed_over_a_first_version(call, share)
     atomik.sweep(share.a)
     assert leftovers(share.server) == []
 
