@@ -46,9 +46,19 @@ pub(crate) fn is_change(error: &io::Error) -> bool {
     matches!(errno(error), libc::ENOENT | libc::ENOTDIR | libc::ESTALE)
 }
 
-/// What opening says of a symlink, a socket, a lease, a file of somebody else's: nothing that we have made.
+/// What opening, or only asking, says of a symlink, a socket, a lease, a file of another user, a mount of another user's
+/// FUSE program (`EACCES`) or of one that has ended (`ENOTCONN`): none of our slots.
 pub(super) fn is_no_slot(error: &io::Error) -> bool {
-    let strange = [libc::ELOOP, libc::ENXIO, libc::ENODEV, libc::EACCES, libc::EPERM, libc::EAGAIN, libc::ETXTBSY];
+    let strange = [
+        libc::ELOOP,
+        libc::ENXIO,
+        libc::ENODEV,
+        libc::EACCES,
+        libc::EPERM,
+        libc::EAGAIN,
+        libc::ETXTBSY,
+        libc::ENOTCONN,
+    ];
     strange.contains(&errno(error))
 }
 
@@ -97,7 +107,12 @@ fn attempt(
 ) -> io::Result<Option<Found>> {
     let at = room.unwrap_or(beside.dir);
     // Nearly always nothing is there, and looking a name up costs half of failing to open it.
-    let Some(there) = sys::stat(at, name)? else { return Ok(Some(Found::Missing)) };
+    let there = match sys::stat(at, name) {
+        Err(error) if is_no_slot(&error) => return Ok(Some(Found::Kept)),
+        Ok(None) => return Ok(Some(Found::Missing)),
+        Ok(Some(there)) => there,
+        Err(error) => return Err(error),
+    };
     if there.mount_root || !matches!(there.kind(), libc::S_IFDIR | libc::S_IFREG) {
         return Ok(Some(Found::Kept));
     }

@@ -61,10 +61,12 @@ pub(super) fn is_there(beside: Beside, name: &OsStr, room: BorrowedFd) -> io::Re
 
 /// Removes the room if there is one and nobody is in it, and the orphans in it; answers whether there was one.
 pub(super) fn tidy(beside: Beside, checkpoint: Checkpoint) -> io::Result<bool> {
-    if sys::stat(beside.dir, &name(beside))?.is_none() {
-        return Ok(false);
+    match sys::stat(beside.dir, &name(beside)) {
+        Err(error) if is_no_slot(&error) => Ok(false),
+        Ok(None) => Ok(false),
+        Ok(Some(_)) => leave(beside, checkpoint).map(|()| true),
+        Err(error) => Err(error),
     }
-    leave(beside, checkpoint).map(|()| true)
 }
 
 /// The same for one that was in it.

@@ -8,14 +8,17 @@ import os
 import random
 import time
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 import atomik
 import fuse
 import pytest
+import slots
 from crowds import Say, Wait, crowd
 from filesystems import Filesystem
+from mounting import run
 from writing import (
     CALLS,
     Outcome,
@@ -210,9 +213,32 @@ def test_an_orphan_goes_where_modes_and_owners_are_made_up(
         assert os.listdir(fs.path) == ["destination"]
 
 
+@pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
+@pytest.mark.parametrize("name", ["porch", "room"])
+@pytest.mark.leaves_orphans
+def test_a_mount_whose_program_was_killed_is_passed_over(fs: Filesystem, name: str) -> None:
+    destination = fs.path / "destination"
+    in_the_way = getattr(slots, name)(destination)
+    in_the_way.mkdir()
+    behind = fs.path / "behind"
+    behind.mkdir()
+    with ExitStack() as undo:
+        fuse.serve("bindfs", behind, in_the_way, undo)
+        run("pkill", "--signal", "KILL", "--full", f"bindfs.*{in_the_way}")
+        # The kernel answers from its cache for a second.
+        with pytest.raises(OSError, match="not connected"):
+            while True:
+                in_the_way.stat()
+                time.sleep(0.05)
+        for call in ("folder", "path to a folder"):
+            assert attempt(CALLS[call], destination, 1) is Outcome.PUBLISHED
+        assert atomik.sweep(fs.path) == []
+        assert sorted(os.listdir(fs.path)) == sorted(["behind", "destination", in_the_way.name])
+
+
 def test_probe_tells_who_sees_locks(fs: Filesystem) -> None:
     expected = "this machine and mount" if fs.name in fuse.SERVERS else "everybody"
-    assert getattr(atomik.probe(fs.path), "lock_reach") == expected  # noqa: B009
+    assert atomik.probe(fs.path).lock_reach == expected
 
 
 @each_server
@@ -224,7 +250,7 @@ def test_probe_tells_what_is_made_up(fs: Filesystem) -> None:
         "owners_kept": fs.name not in _MAKING_UP_OWNERS,
         "hard_links": fs.name not in _WITHOUT_HARD_LINKS,
     }
-    assert getattr(probe, "lock_reach") == "this machine and mount"  # noqa: B009
+    assert probe.lock_reach == "this machine and mount"
 
 
 _MAKING_UP_MODES: Final = {
