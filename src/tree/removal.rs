@@ -266,6 +266,8 @@ impl Pool {
         each: &mut dyn FnMut(usize) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut buffer = vec![0_u8; BUFFER];
+        // The parts in front that have nothing to give: one changes only while it is the last.
+        let mut bare = 0;
         while let Some(top) = parts.last_mut() {
             let mut removed = 1;
             if !top.files.is_empty() {
@@ -286,6 +288,7 @@ impl Pool {
                 top.read |= read.is_err();
                 removal.note(read);
             } else if let Some(done) = parts.pop() {
+                bare = bare.min(parts.len().saturating_sub(1));
                 if let Some(above) = parts.last_mut() {
                     if let Err(error) = above.reopen(done.fd()) {
                         removal.note(Err(error));
@@ -296,20 +299,25 @@ impl Pool {
             }
             each(removed)?;
             if self.hungry.load(Ordering::Relaxed) {
-                self.give(&mut parts);
+                self.give(&mut parts, &mut bare);
             }
         }
         Ok(())
     }
 
-    /// Gives half of what is nearest to the root to a thread that waits, but never the last thing to do.
-    fn give(&self, parts: &mut [Part]) {
+    /// Gives half of what is nearest to the root to a thread that waits, but never the last thing to do. Leaves out the
+    /// first `bare` parts: in a deep tree, looking at all of them for each folder would take longer than the removal.
+    fn give(&self, parts: &mut [Part], bare: &mut usize) {
         let last = parts.len().saturating_sub(1);
         let shares_files = self.shares_files.load(Ordering::Relaxed);
-        let Some(part) = parts.iter_mut().enumerate().find_map(|(index, part)| part.half(index == last, shares_files))
-        else {
-            return;
-        };
+        let given = (*bare..parts.len()).find_map(|index| {
+            let part = parts[index].half(index == last, shares_files);
+            if part.is_none() {
+                *bare = index;
+            }
+            part
+        });
+        let Some(part) = given else { return };
         let mut state = self.state();
         state.parts.push(part);
         self.hungry.store(state.waiting > state.parts.len(), Ordering::Relaxed);
