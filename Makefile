@@ -153,7 +153,7 @@ crash: $(INSTALLED) $(PEERS)/.installed ## all of it, hours long, with other lib
 
 EXPLORE_ARGS ?=
 .PHONY: explore
-explore: ## explore interleavings of the core, hours long; EXPLORE_ARGS='random "Folder: Folder Reader"' EXPLORE_SECONDS=10
+explore: ## explore interleavings of the core, an hour or two; EXPLORE_ARGS='random "Folder: Folder Reader"' EXPLORE_SECONDS=10
 	tools/explore $(EXPLORE_ARGS)
 
 .PHONY: explore-ci
