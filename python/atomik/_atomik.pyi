@@ -173,8 +173,8 @@ class Folder:
 
     Example:
         >>> guard = atomik.folder("site")
-        >>> with guard as dir:
-        ...     _ = (dir / "index.html").write_text("hello")
+        >>> with guard as site:
+        ...     _ = (site / "index.html").write_text("hello")
         >>> guard.committed
         True
     """
@@ -213,6 +213,13 @@ class Entry:
         destination: The path that was asked for.
         staging: Where the tool writes; None while the guard is not open.
         committed: True once the new version has been published.
+
+    Example:
+        >>> guard = atomik.path("table.csv")
+        >>> with guard as path:
+        ...     _ = path.write_text("a,b")
+        >>> guard.committed
+        True
     """
 
     def __enter__(self) -> Path: ...
@@ -464,10 +471,10 @@ class Snapshot:
         path: Where the version is read; None while the snapshot is not open.
 
     Example:
-        >>> with atomik.folder("site") as dir:
-        ...     _ = (dir / "index.html").write_text("hello")
-        >>> with atomik.snapshot("site") as dir:
-        ...     (dir / "index.html").read_text()
+        >>> with atomik.folder("site") as site:
+        ...     _ = (site / "index.html").write_text("hello")
+        >>> with atomik.snapshot("site") as site:
+        ...     (site / "index.html").read_text()
         'hello'
     """
 
@@ -495,6 +502,10 @@ class Orphan:
         files: How many files are in it; folders are not counted.
         age: Seconds since something was last made or removed directly in it.
         removed: Whether it has been removed: not by a dry run, and not if something in it resists.
+
+    Example:
+        >>> sum(orphan.bytes for orphan in atomik.sweep(".") if orphan.removed)
+        0
     """
 
     @property
@@ -533,6 +544,11 @@ class Probe:
             only once something has been synced since it was mounted.
         durability: The strongest that can be promised: "full"; "none" in memory; "unknown" where a
             server, a user-space program or the layer below an overlay would have to keep the promise.
+
+    Example:
+        >>> if atomik.probe(".").exchange:
+        ...     with atomik.folder("site", overwrite=True) as site:
+        ...         _ = (site / "index.html").write_text("hello")
     """
 
     @property
@@ -764,8 +780,8 @@ def folder(
     Source: renameat2(2) RENAME_NOREPLACE and RENAME_EXCHANGE, flock(2), fsync(2).
 
     Example:
-        >>> with atomik.folder("site", overwrite=True) as dir:
-        ...     _ = (dir / "index.html").write_text("hello")
+        >>> with atomik.folder("site", overwrite=True) as site:
+        ...     _ = (site / "index.html").write_text("hello")
     """
 
 def group(*, durability: _Durability = "full") -> Group:
@@ -1010,10 +1026,10 @@ def snapshot(path: _Path) -> Snapshot:
     Source: flock(2) LOCK_SH on the folder itself, proc_pid_fd(5).
 
     Example:
-        >>> with atomik.folder("site", overwrite=True) as dir:
-        ...     _ = (dir / "index.html").write_text("hello")
-        >>> with atomik.snapshot("site") as dir:
-        ...     len(list(dir.iterdir()))
+        >>> with atomik.folder("site", overwrite=True) as site:
+        ...     _ = (site / "index.html").write_text("hello")
+        >>> with atomik.snapshot("site") as site:
+        ...     len(list(site.iterdir()))
         1
     """
 

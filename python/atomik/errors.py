@@ -17,29 +17,80 @@ class AtomikError(OSError):
 
     Attributes:
         committed: True if the new version had been published before the error.
+
+    Example:
+        >>> try:
+        ...     atomik.write_text("result.txt", "42", overwrite=True)
+        ... except atomik.AtomikError as error:
+        ...     print(error.errno, error.filename, error.committed)
     """
 
     committed: bool = False
 
 
 class FileAlreadyExistsError(AtomikError, FileExistsError):
-    """The destination exists and `overwrite` is false."""
+    """The destination exists and `overwrite` is false.
+
+    Example:
+        >>> atomik.write_text("result.txt", "42")
+        >>> try:
+        ...     atomik.write_text("result.txt", "43")
+        ... except FileExistsError as error:
+        ...     print(error.filename)
+        result.txt
+    """
 
 
 class InvalidCrossDeviceError(AtomikError):
-    """Staging and destination are on different mounts, or the destination is in an overlay's lower layer."""
+    """Staging and destination are on different mounts, or the destination is in an overlay's lower layer.
+
+    Example:
+        >>> try:
+        ...     atomik.write_text("result.txt", "42", tmp_dir="/proc")
+        ... except atomik.InvalidCrossDeviceError:
+        ...     print("stage beside the destination")
+        stage beside the destination
+    """
 
 
 class UnsupportedFilesystemError(AtomikError):
-    """The filesystem, kernel or sandbox lacks the system call that is needed."""
+    """The filesystem, kernel or sandbox lacks the system call that is needed.
+
+    Example:
+        >>> try:
+        ...     with atomik.folder("site", overwrite=True) as site:
+        ...         _ = (site / "index.html").write_text("hello")
+        ... except atomik.UnsupportedFilesystemError:
+        ...     print("publish an archive of it instead")
+    """
 
 
 class DestinationBusyError(AtomikError):
-    """The destination is a mount point, a device, a FIFO or a socket, or keeps changing: it is not replaced."""
+    """The destination is a mount point, a device, a FIFO or a socket, or keeps changing: it is not replaced.
+
+    Example:
+        >>> import os
+        >>> os.mkfifo("pipe")
+        >>> try:
+        ...     atomik.write_text("pipe", "42", overwrite=True)
+        ... except atomik.DestinationBusyError as error:
+        ...     print(error.filename)
+        pipe
+    """
 
 
 class ConflictError(AtomikError):
-    """Somebody else has published since the body began, from which `update`, "a" or "r+" started; theirs stands."""
+    """Somebody else has published since the body began, from which `update`, "a" or "r+" started; theirs stands.
+
+    Example:
+        >>> atomik.write_text("list.txt", "one")
+        >>> try:
+        ...     with atomik.file("list.txt", "a") as f:
+        ...         atomik.write_text("list.txt", "two", overwrite=True)
+        ... except atomik.ConflictError as error:
+        ...     print(error.filename, error.committed)
+        list.txt False
+    """
 
 
 class DurabilityError(AtomikError):
@@ -47,8 +98,21 @@ class DurabilityError(AtomikError):
 
     `committed` says on which side of the publish: false, and the destination is untouched; true, and the new
     version is visible, but a power cut may bring the old one back.
+
+    Example:
+        >>> try:
+        ...     atomik.write_text("result.txt", "42")
+        ... except atomik.DurabilityError as error:
+        ...     print("visible" if error.committed else "rolled back")
     """
 
 
 class CleanupWarning(ResourceWarning):
-    """Something could not be removed after a commit or rollback; the next writer tries again."""
+    """Something could not be removed after a commit or rollback; the next writer tries again.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", atomik.CleanupWarning)
+        ...     atomik.write_text("result.txt", "42")
+    """

@@ -210,8 +210,8 @@ guard!(
     ///
     /// Example:
     ///     >>> guard = atomik.folder("site")
-    ///     >>> with guard as dir:
-    ///     ...     _ = (dir / "index.html").write_text("hello")
+    ///     >>> with guard as site:
+    ///     ...     _ = (site / "index.html").write_text("hello")
     ///     >>> guard.committed
     ///     True
     Folder,
@@ -227,6 +227,13 @@ guard!(
     ///     destination: The path that was asked for.
     ///     staging: Where the tool writes; None while the guard is not open.
     ///     committed: True once the new version has been published.
+    ///
+    /// Example:
+    ///     >>> guard = atomik.path("table.csv")
+    ///     >>> with guard as path:
+    ///     ...     _ = path.write_text("a,b")
+    ///     >>> guard.committed
+    ///     True
     Entry,
     add_entry
 );
@@ -267,8 +274,8 @@ guard!(
 /// Source: renameat2(2) RENAME_NOREPLACE and RENAME_EXCHANGE, flock(2), fsync(2).
 ///
 /// Example:
-///     >>> with atomik.folder("site", overwrite=True) as dir:
-///     ...     _ = (dir / "index.html").write_text("hello")
+///     >>> with atomik.folder("site", overwrite=True) as site:
+///     ...     _ = (site / "index.html").write_text("hello")
 #[pyfunction]
 #[pyo3(signature = (path, overwrite=false, tmp_dir=None, *, update=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, backup=None, cleanup=CleanupArg(crate::Cleanup::Inline), dir_fd=None),
        text_signature = "(path, overwrite=False, tmp_dir=None, *, update=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, backup=None, cleanup='inline', dir_fd=None)")]

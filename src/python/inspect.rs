@@ -15,6 +15,10 @@ use crate::Sweep;
 ///     files: How many files are in it; folders are not counted.
 ///     age: Seconds since something was last made or removed directly in it.
 ///     removed: Whether it has been removed: not by a dry run, and not if something in it resists.
+///
+/// Example:
+///     >>> sum(orphan.bytes for orphan in atomik.sweep(".") if orphan.removed)
+///     0
 #[pyclass(frozen, eq, module = "atomik")]
 #[derive(PartialEq)]
 pub(super) struct Orphan(crate::Orphan);
@@ -129,6 +133,11 @@ pub(super) fn sweep(
 ///         only once something has been synced since it was mounted.
 ///     durability: The strongest that can be promised: "full"; "none" in memory; "unknown" where a
 ///         server, a user-space program or the layer below an overlay would have to keep the promise.
+///
+/// Example:
+///     >>> if atomik.probe(".").exchange:
+///     ...     with atomik.folder("site", overwrite=True) as site:
+///     ...         _ = (site / "index.html").write_text("hello")
 #[pyclass(frozen, eq, module = "atomik")]
 #[derive(PartialEq)]
 pub(super) struct Probe(crate::Probe);

@@ -16,10 +16,10 @@ use super::state::State;
 ///     path: Where the version is read; None while the snapshot is not open.
 ///
 /// Example:
-///     >>> with atomik.folder("site") as dir:
-///     ...     _ = (dir / "index.html").write_text("hello")
-///     >>> with atomik.snapshot("site") as dir:
-///     ...     (dir / "index.html").read_text()
+///     >>> with atomik.folder("site") as site:
+///     ...     _ = (site / "index.html").write_text("hello")
+///     >>> with atomik.snapshot("site") as site:
+///     ...     (site / "index.html").read_text()
 ///     'hello'
 #[pyclass(frozen, module = "atomik")]
 pub(super) struct Snapshot {
@@ -103,10 +103,10 @@ impl Snapshot {
 /// Source: flock(2) LOCK_SH on the folder itself, proc_pid_fd(5).
 ///
 /// Example:
-///     >>> with atomik.folder("site", overwrite=True) as dir:
-///     ...     _ = (dir / "index.html").write_text("hello")
-///     >>> with atomik.snapshot("site") as dir:
-///     ...     len(list(dir.iterdir()))
+///     >>> with atomik.folder("site", overwrite=True) as site:
+///     ...     _ = (site / "index.html").write_text("hello")
+///     >>> with atomik.snapshot("site") as site:
+///     ...     len(list(site.iterdir()))
 ///     1
 #[pyfunction]
 pub(super) fn snapshot(path: PathArg) -> Snapshot {
