@@ -6,11 +6,13 @@ that it refuses, inode numbers that change.
 
 import os
 import random
+import re
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import atomik
 import fuse
@@ -263,3 +265,35 @@ _MAKING_UP_MODES: Final = {
 # The others show root, who asks.
 _MAKING_UP_OWNERS: Final = {"bindfs with another owner"}
 _WITHOUT_HARD_LINKS: Final = {"exfat-fuse", "rclone"}
+
+
+def _page_reader() -> Callable[[Path], bytes]:
+    """The function that the page on platforms shows."""
+    page = (Path(__file__).parents[2] / "docs" / "platforms.md").read_text("utf-8")
+    found = re.search(r"```python\n([^`]*\ndef read_again\(.*?)```", page, re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {}
+    exec(found[1], names)
+    reader: Callable[[Path], bytes] = names["read_again"]
+    return reader
+
+
+@each_program
+def test_a_reader_that_tries_again_as_the_page_says_always_finds_a_version(fs: Filesystem) -> None:
+    read_again = _page_reader()
+    destination = fs.path / "destination"
+    versions = [bytes([number]) * 1000 for number in range(10)]
+    atomik.write_bytes(destination, versions[0], overwrite=True)
+
+    def job(_: int, __: Say, ___: Wait) -> None:
+        for number in range(200):
+            atomik.write_bytes(
+                destination, versions[number % 10], overwrite=True, durability="none"
+            )
+
+    found = Counter[bytes]()
+    with crowd(job, processes=1, threads=1) as writer:
+        while writer.listen(block=False):
+            found[read_again(destination)] += 1
+        writer.finish()
+    assert set(found) <= set(versions)

@@ -469,6 +469,27 @@ with atomik.group(durability="none") as group:
     pytest.fail("it never came to its end")
 
 
+@pytest.mark.leaves_orphans
+def test_kill_leaves_a_slot_of_the_group_and_one_of_each_member_whose_body_runs(
+    fs: Filesystem,
+) -> None:
+    program = """
+import os, signal
+import atomik
+with atomik.group(durability="none") as group:
+    group.write_text("first", "new")
+    with group.folder("second", True) as one, group.folder("third", True) as two:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program], cwd=fs.path, check=False)
+    names = ("first", "second", "third")
+    left = [slot.name.rpartition(".")[2] for slot in fs.path.iterdir()]
+    assert sorted(left) == [f"{name}~" for name in names]
+    for name in names:
+        atomik.write_text(fs.path / name, "new")
+    assert listed(fs.path) == sorted(names)
+
+
 def test_what_a_killed_writer_of_any_member_left_is_removed(fs: Filesystem) -> None:
     # Writers that were about to publish: a file, and a folder.
     slots.porch(fs.path / "file").write_text("orphan")

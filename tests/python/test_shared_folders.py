@@ -257,6 +257,22 @@ def test_an_orphan_of_ones_own_side_goes_with_the_next_writer(sides: Sides, call
     assert os.listdir(sides.real) == ["destination"]
 
 
+@pytest.mark.parametrize("fs", ["ext4", "bindfs", "sshfs"], indirect=True)
+def test_a_bind_mount_is_of_the_same_lock_domain(fs: Filesystem) -> None:
+    one, two = fs.folder("one"), fs.folder("two")
+    fs.bind(one, two)
+    with (
+        atomik.path(one / "destination", overwrite=True) as porch,
+        atomik.path(two / "destination", overwrite=True) as room,
+    ):
+        # The second writer has found the porch taken.
+        assert porch.parent.parent == one
+        assert room.parent.parent.parent == two
+        porch.write_text("one")
+        room.write_text("two")
+    assert (two / "destination").read_text() == "one"
+
+
 @pytest.mark.parametrize("fs", ["tmpfs", "ext4", "bindfs"], indirect=True)
 @pytest.mark.parametrize("call", ["path to a file", "folder", "write_bytes"])
 def test_a_sweep_never_fails_over_what_vanishes(fs: Filesystem, call: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 import slots
 from crowds import THREADS, WRITERS, Crowd, Say, Wait, crowd
 from filesystems import Filesystem
+from processes import NOBODY, run_as
 
 pytestmark = pytest.mark.thread_unsafe(reason="forks processes that start threads of their own")
 
@@ -134,6 +135,23 @@ def test_the_next_writer_removes_the_lock_of_a_killed_one(fs: Filesystem, call: 
         assert os.listdir(fs.path) == ["destination"]
         lock.touch(0o600)
     lock.unlink()
+
+
+@pytest.mark.leaves_orphans
+@pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
+def test_a_publish_lock_that_another_user_leaves_is_an_error_in_the_end(fs: Filesystem) -> None:
+    parent = fs.folder("parent", owner=NOBODY.uid, group=NOBODY.gid)
+    destination = parent / "destination"
+
+    def publish() -> None:
+        folder(destination, 1, True, lambda: None)
+
+    run_as(NOBODY, publish)
+    slots.lock(destination).touch(0o600)
+    with pytest.raises(atomik.DestinationBusyError, match="another user's"):
+        run_as(NOBODY, publish)
+    assert read_writer(destination) == 1
+    slots.lock(destination).unlink()
 
 
 def all_open_at_once(publish: Publish, destination: Path, overwrite: bool) -> Counter[str]:
