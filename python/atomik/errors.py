@@ -66,7 +66,9 @@ class UnsupportedFilesystemError(AtomikError):
 
 
 class DestinationBusyError(AtomikError):
-    """The destination is a mount point, a device, a FIFO or a socket, or keeps changing: it is not replaced.
+    """The destination is a mount point, a device, a FIFO or a socket: it is not replaced.
+
+    Also raised where the destination keeps changing, and where another program's lock on it stays.
 
     Example:
         >>> import os
