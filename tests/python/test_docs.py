@@ -1,5 +1,6 @@
 """What the documentation shows is run, and what it links to is there."""
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -78,3 +79,14 @@ def test_the_reader_of_pages_finds_blocks() -> None:
         Block("python", 9, "a\n\nb\n", False),
         Block("sh", 14, "d\n", True),
     ]
+
+
+def test_filesystems_are_told_apart_by_type_only_for_what_the_page_on_platforms_says() -> None:
+    uses = (path for path in (ROOT / "src").rglob("*.rs") if "sys::filesystems" in path.read_text())
+    assert {os.fspath(path.relative_to(ROOT / "src")) for path in uses} == {
+        "publish.rs",  # what an error advises
+        "slot/domain.rs",  # how far locks reach
+        "slot/owner.rs",  # whether owners and modes are kept
+        "sync/mount.rs",  # flushes, `syncfs`, older btrfs, lower layers
+        "tree/removal.rs",  # threads
+    }
