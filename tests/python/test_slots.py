@@ -2,7 +2,9 @@
 
 import os
 import signal
+import stat
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -13,9 +15,11 @@ from typing import Final
 import atomik
 import kernel
 import pytest
+import slots
 from crowds import Say, Wait, crowd
 from filesystems import Filesystem
 from guards import start_program
+from inject import strace
 from writing import CALLS, Outcome, say_attempt, unexpected
 
 pytestmark = pytest.mark.thread_unsafe(reason="forks processes")
@@ -234,3 +238,27 @@ def _destination(fs: Filesystem, guard: str, exists: bool) -> Path:
     elif exists:
         destination.write_text("old")
     return destination
+
+
+@pytest.mark.leaves_orphans
+@pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True)
+@pytest.mark.skipif(strace.why_not() is not None, reason=str(strace.why_not()))
+def test_a_file_that_is_about_to_replace_another_is_complete_and_has_its_mode(
+    fs: Filesystem,
+) -> None:
+    """It is so for microseconds: the process is killed as it renames the file over the destination."""
+    destination = fs.path / "destination"
+    destination.write_text("old")
+    destination.chmod(0o640)
+    program = f"import atomik; atomik.write_text({os.fspath(destination)!r}, 'new', overwrite=True)"
+    renames = "renameat,renameat2"
+    command = (
+        *("strace", "-f", "-qq", "-o", os.devnull, "-e", f"trace={renames}"),
+        *("-e", f"inject={renames}:signal=SIGKILL", sys.executable, "-B", "-c", program),
+    )
+    subprocess.run(command, check=False, timeout=60)
+    assert destination.read_text() == "old"
+    porch = slots.porch(destination)
+    assert porch.read_text() == "new"
+    assert stat.S_IMODE(porch.stat().st_mode) == 0o640
+    porch.unlink()
