@@ -27,6 +27,7 @@ _ORDINARY: Final = (
     *("tests/python", "-m", "not slow"),
     *("--deselect", "tests/python/test_bench.py", "--deselect", "tests/python/test_budget.py"),
     *("--deselect", "tests/python/test_docs.py", "--deselect", "tests/python/test_properties.py"),
+    *("--deselect", "tests/python/test_reference.py"),
 )
 _SMOKE: Final = (
     *_IN_TWO,
