@@ -117,7 +117,7 @@ _BinaryRandom: TypeAlias = Literal[
 class File(Generic[_IO]):
     """A new version of a file: what `atomik.file` returns.
 
-    A context manager, also for `async with` (then entering and committing run in a thread), whose
+    A context manager, also for `async with` in asyncio and trio (then entering and committing run in a thread), whose
     body gets a standard `io` object. The body's normal end commits, an exception rolls back.
 
     Attributes:
@@ -162,7 +162,7 @@ class File(Generic[_IO]):
 class Folder:
     """A new version of a folder: what `atomik.folder` returns.
 
-    A context manager, also for `async with` (then entering and committing run in a thread), whose
+    A context manager, also for `async with` in asyncio and trio (then entering and committing run in a thread), whose
     body gets the `pathlib.Path` of the staging folder. The body's normal end commits, an exception
     rolls back.
 

@@ -20,7 +20,7 @@ use crate::sys;
 
 /// A new version of a file: what `atomik.file` returns.
 ///
-/// A context manager, also for `async with` (then entering and committing run in a thread), whose
+/// A context manager, also for `async with` in asyncio and trio (then entering and committing run in a thread), whose
 /// body gets a standard `io` object. The body's normal end commits, an exception rolls back.
 ///
 /// Attributes:

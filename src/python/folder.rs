@@ -199,7 +199,7 @@ macro_rules! guard {
 guard!(
     /// A new version of a folder: what `atomik.folder` returns.
     ///
-    /// A context manager, also for `async with` (then entering and committing run in a thread), whose
+    /// A context manager, also for `async with` in asyncio and trio (then entering and committing run in a thread), whose
     /// body gets the `pathlib.Path` of the staging folder. The body's normal end commits, an exception
     /// rolls back.
     ///

@@ -5,6 +5,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import atomik
 import pytest
 from atomik import _async
 from filesystems import leftovers
-from guards import Kind, each_kind
+from guards import Kind, each_kind, run_program
 
 _SECONDS: Final = 60
 
@@ -58,9 +59,9 @@ class Gate:
 def gate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     """A gate before or after what entering and ending a guard do off the event loop."""
     gate = Gate()
-    in_thread = _async.in_thread
+    begin = _async.begin
 
-    def held(call: Callable[[], object]) -> Coroutine[Any, Any, object]:
+    def held(call: Callable[[], object]) -> "Future[object]":
         def slow() -> object:
             if request.param == "before":
                 gate.hold()
@@ -70,9 +71,9 @@ def gate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
                 if request.param == "after":
                     gate.hold()
 
-        return in_thread(slow)
+        return begin(slow)
 
-    monkeypatch.setattr(_async, "in_thread", held)
+    monkeypatch.setattr(_async, "begin", held)
     yield gate
     gate.open()
 
@@ -345,3 +346,48 @@ def test_many_tasks_replace_one_destination(tmp_path: Path, kind: Kind) -> None:
     run(main())
     assert kind.read(destination) in {f"version {number}" for number in range(40)}
     assert leftovers(tmp_path) == []
+
+
+def test_the_loops_own_executor_is_not_waited_for(tmp_path: Path) -> None:
+    """What runs there may itself wait for a guard, by `run_coroutine_threadsafe`."""
+    destination = tmp_path / "destination"
+
+    async def save() -> None:
+        async with atomik.file(destination) as f:
+            f.write("new")
+
+    def job(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.run_coroutine_threadsafe(save(), loop).result(_SECONDS)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        await loop.run_in_executor(None, job, loop)
+
+    run(main())
+    assert destination.read_text() == "new"
+
+
+def test_a_forked_child_has_threads_of_its_own(tmp_path: Path) -> None:
+    done = run_program("-c", _FORK, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["child", "parent"]
+
+
+_FORK: Final = """
+import asyncio, os, sys, warnings
+import atomik
+
+async def save(name):
+    async with atomik.file(os.path.join(sys.argv[1], name)) as f:
+        f.write("new")
+
+# Since Python 3.12 forking beside threads is warned of, and that is what is tried here.
+warnings.simplefilter("ignore", DeprecationWarning)
+asyncio.run(save("parent"))
+pid = os.fork()
+if pid == 0:
+    asyncio.run(save("child"))
+else:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
