@@ -81,11 +81,7 @@ impl Probe {
     /// How far locks are seen, in words: "everybody", "this machine and mount", "nobody".
     #[must_use]
     pub fn lock_reach_words(&self) -> &'static str {
-        match self.lock_reach {
-            LockReach::Everybody => "everybody",
-            LockReach::ThisMachineAndMount => "this machine and mount",
-            LockReach::Nobody => "nobody",
-        }
+        self.lock_reach.words()
     }
 
     /// The strongest durability in a word: "full", "none", or "unknown".

@@ -22,6 +22,12 @@ pub struct Orphan {
 }
 
 impl Orphan {
+    /// One that was found by another process.
+    #[cfg(feature = "python")]
+    pub(crate) fn restored(path: PathBuf, bytes: u64, files: u64, age: Duration, removed: bool) -> Self {
+        Self { path, bytes, files, age, removed }
+    }
+
     /// Where it is, or was.
     #[must_use]
     pub fn path(&self) -> &Path {

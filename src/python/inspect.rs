@@ -1,11 +1,15 @@
 //! `sweep` and `probe`.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use super::convert::{self, PathArg, pathlib};
 use super::interrupt::detached;
-use crate::Sweep;
+use crate::{Durability, LockReach, Sweep};
 
 /// What a killed process has left, as `atomik.sweep` found it.
 ///
@@ -50,6 +54,14 @@ impl Orphan {
         self.0.removed()
     }
 
+    /// For `pickle` and `copy`.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let Self(orphan) = self;
+        let age = (orphan.age().as_secs(), orphan.age().subsec_nanos());
+        let arguments = (orphan.path().as_os_str(), orphan.bytes(), orphan.files(), age, orphan.removed());
+        Ok((restore(py, "_orphan")?, arguments.into_pyobject(py)?))
+    }
+
     fn __repr__(&self) -> String {
         let Self(orphan) = self;
         let age = orphan.age().as_secs_f64();
@@ -61,6 +73,67 @@ impl Orphan {
             orphan.files()
         )
     }
+}
+
+/// The function by which `pickle` makes an object again.
+fn restore<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("atomik._atomik")?.getattr(name)
+}
+
+/// Makes an `Orphan` again that was pickled.
+#[pyfunction]
+#[pyo3(name = "_orphan")]
+pub(super) fn restore_orphan(path: PathBuf, bytes: u64, files: u64, age: (u64, u32), removed: bool) -> Orphan {
+    Orphan(crate::Orphan::restored(path, bytes, files, Duration::new(age.0, age.1), removed))
+}
+
+/// Makes a `Probe` again that was pickled.
+#[pyfunction]
+#[pyo3(name = "_probe")]
+pub(super) fn restore_probe(
+    filesystem: String,
+    mount_id: u64,
+    can: [bool; 11],
+    lock_reach: &str,
+    durability: &str,
+) -> PyResult<Probe> {
+    let [
+        unnamed_files,
+        noreplace,
+        exchange,
+        reflink,
+        directory_locks,
+        hard_links,
+        modes_kept,
+        owners_kept,
+        xattrs,
+        syncfs,
+        single_flush,
+    ] = can;
+    let unknown = |word: &str| PyValueError::new_err(format!("no such word: '{word}'"));
+    Ok(Probe(crate::Probe {
+        filesystem,
+        mount_id,
+        unnamed_files,
+        noreplace,
+        exchange,
+        reflink,
+        directory_locks,
+        lock_reach: LockReach::from_words(lock_reach).ok_or_else(|| unknown(lock_reach))?,
+        hard_links,
+        modes_kept,
+        owners_kept,
+        xattrs,
+        syncfs,
+        single_flush,
+        durability: match durability {
+            "full" => Some(Durability::Full),
+            "ordered" => Some(Durability::Ordered),
+            "none" => Some(Durability::None),
+            "unknown" => None,
+            other => return Err(unknown(other)),
+        },
+    }))
 }
 
 /// Removes what killed processes have left in a folder.
@@ -221,6 +294,26 @@ impl Probe {
 
     fn __str__(&self) -> String {
         self.0.to_string()
+    }
+
+    /// For `pickle` and `copy`.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+        let Self(probe) = self;
+        let can = [
+            probe.unnamed_files,
+            probe.noreplace,
+            probe.exchange,
+            probe.reflink,
+            probe.directory_locks,
+            probe.hard_links,
+            probe.modes_kept,
+            probe.owners_kept,
+            probe.xattrs,
+            probe.syncfs,
+            probe.single_flush,
+        ];
+        let arguments = (&probe.filesystem, probe.mount_id, can, self.lock_reach(), self.durability());
+        Ok((restore(py, "_probe")?, arguments.into_pyobject(py)?))
     }
 
     fn __repr__(&self) -> String {

@@ -27,11 +27,14 @@ mod atomik {
     #[pymodule_export]
     use super::group::{Group, group};
     #[pymodule_export]
-    use super::inspect::{Orphan, Probe, probe, sweep};
+    use super::inspect::{Orphan, Probe, probe, restore_orphan, restore_probe, sweep};
     #[pymodule_export]
     use super::snapshot::{Snapshot, snapshot};
     #[pymodule_export]
     use super::write::{write_bytes, write_text};
+    #[pymodule_export]
+    #[expect(non_upper_case_globals, reason = "Python's name for it")]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
 }
 
 /// Imports a name once and keeps it.

@@ -34,6 +34,23 @@ pub enum LockReach {
     Nobody,
 }
 
+impl LockReach {
+    /// What it is in words.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Everybody => "everybody",
+            Self::ThisMachineAndMount => "this machine and mount",
+            Self::Nobody => "nobody",
+        }
+    }
+
+    /// The same the other way round.
+    #[cfg(feature = "python")]
+    pub(crate) fn from_words(words: &str) -> Option<Self> {
+        [Self::Everybody, Self::ThisMachineAndMount, Self::Nobody].into_iter().find(|reach| reach.words() == words)
+    }
+}
+
 /// The domain of a folder; `None` where locks are seen by all.
 pub(super) fn of(beside: Beside) -> Option<u64> {
     #[cfg(test)]

@@ -3,8 +3,10 @@
 What is expected is written down here, or asked of the kernel without the library.
 """
 
+import copy
 import errno
 import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -159,3 +161,15 @@ def test_a_read_only_mount_is_an_error(fs: Filesystem) -> None:
     with pytest.raises(OSError) as raised:
         atomik.probe(target)
     assert raised.value.errno == errno.EROFS
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_probe_can_be_pickled_and_copied(fs: Filesystem, protocol: int) -> None:
+    probe = atomik.probe(fs.path)
+    for twin in (
+        pickle.loads(pickle.dumps(probe, protocol)),
+        copy.copy(probe),
+        copy.deepcopy(probe),
+    ):
+        assert twin == probe
+        assert str(twin) == str(probe)

@@ -3,10 +3,12 @@
 Orphans are real: processes end in the middle of a body (os._exit, which runs no destructor).
 """
 
+import copy
 import errno
 import fcntl
 import fnmatch
 import os
+import pickle
 import re
 import signal
 import socket
@@ -135,6 +137,9 @@ def test_a_dry_run_reports_the_same_and_touches_nothing(fs: Filesystem) -> None:
     (found,) = atomik.sweep(fs.path)
     assert (found.path, found.bytes, found.files) == (seen.path, seen.bytes, seen.files)
     assert found.removed
+    for twin in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
+        assert twin == found
+        assert repr(twin) == repr(found)
 
 
 @with_exchange
