@@ -36,6 +36,9 @@ from atomik._atomik import (
     write_bytes,
     write_text,
 )
+from atomik._atomik import (
+    __version__ as __version__,
+)
 from atomik.errors import (
     AtomikError,
     CleanupWarning,
@@ -50,15 +53,28 @@ from atomik.errors import (
 TYPE_CHECKING = False  # typing itself would be imported for it
 if TYPE_CHECKING:
     from atomik.flags import AT_FDCWD, Mode, RenameFlags
+    from atomik.literals import (
+        AnyPath,
+        BinaryMode,
+        Cleanup,
+        Durability,
+        OpenMode,
+        Siblings,
+        TextMode,
+    )
 
 swap = exchange
 
 __all__ = [
     "AT_FDCWD",
+    "AnyPath",
     "AtomikError",
+    "BinaryMode",
+    "Cleanup",
     "CleanupWarning",
     "ConflictError",
     "DestinationBusyError",
+    "Durability",
     "DurabilityError",
     "Entry",
     "File",
@@ -67,10 +83,13 @@ __all__ = [
     "Group",
     "InvalidCrossDeviceError",
     "Mode",
+    "OpenMode",
     "Orphan",
     "Probe",
     "RenameFlags",
+    "Siblings",
     "Snapshot",
+    "TextMode",
     "UnsupportedFilesystemError",
     "errors",
     "exchange",
@@ -90,14 +109,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Imports `atomik.flags` when a name of it is used: enum takes longer than all the rest."""
-    if name not in ("AT_FDCWD", "Mode", "RenameFlags", "flags"):
+    """Imports constants and types when one is used: enum and typing take longer than all the rest."""
+    if name in ("AT_FDCWD", "Mode", "RenameFlags", "flags"):
+        import atomik.flags as late  # noqa: PLC0415 - not before it is wanted
+    elif name == "literals" or name in _LITERALS:
+        import atomik.literals as late  # noqa: PLC0415 - not before it is wanted
+    else:
         raise AttributeError(f"module 'atomik' has no attribute {name!r}")
-    from atomik.flags import AT_FDCWD, Mode, RenameFlags  # noqa: PLC0415 - not before it is wanted
-
-    globals().update(AT_FDCWD=AT_FDCWD, Mode=Mode, RenameFlags=RenameFlags)
+    globals().update({public: getattr(late, public) for public in late.__all__})
     return globals()[name]
 
 
+_LITERALS = ("AnyPath", "BinaryMode", "Cleanup", "Durability", "OpenMode", "Siblings", "TextMode")
+
+
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, "flags"} - {"TYPE_CHECKING"})
+    return sorted({*globals(), *__all__, "flags", "literals"} - {"TYPE_CHECKING"})

@@ -1,12 +1,22 @@
 from io import BufferedRandom, BufferedWriter, FileIO, TextIOWrapper
-from os import PathLike
 from pathlib import Path
 from types import GenericAlias
-from typing import IO, Any, Generic, Literal, TypeAlias, TypeVar, final, overload
+from typing import IO, Any, Generic, Literal, TypeVar, final, overload
 
 from typing_extensions import Buffer
 
 from atomik.flags import Mode, RenameFlags
+from atomik.literals import (
+    AnyPath,
+    BinaryMode,
+    BinaryUpdatingMode,
+    BinaryWritingMode,
+    Cleanup,
+    Durability,
+    OpenMode,
+    Siblings,
+    TextMode,
+)
 
 __all__ = [
     "Entry",
@@ -30,88 +40,9 @@ __all__ = [
     "write_text",
 ]
 
-_IO = TypeVar("_IO", bound=IO[Any], covariant=True)
+__version__: str
 
-_Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
-_Durability: TypeAlias = Literal["full", "ordered", "none"]
-_Cleanup: TypeAlias = Literal["inline", "background"]
-_Text: TypeAlias = Literal[
-    "w",
-    "wt",
-    "tw",
-    "x",
-    "xt",
-    "tx",
-    "a",
-    "at",
-    "ta",
-    "r+",
-    "+r",
-    "rt+",
-    "r+t",
-    "+rt",
-    "tr+",
-    "t+r",
-    "+tr",
-    "w+",
-    "+w",
-    "wt+",
-    "w+t",
-    "+wt",
-    "tw+",
-    "t+w",
-    "+tw",
-    "x+",
-    "+x",
-    "xt+",
-    "x+t",
-    "+xt",
-    "tx+",
-    "t+x",
-    "+tx",
-    "a+",
-    "+a",
-    "at+",
-    "a+t",
-    "+at",
-    "ta+",
-    "t+a",
-    "+ta",
-]
-_Binary: TypeAlias = Literal[
-    "wb",
-    "bw",
-    "xb",
-    "bx",
-    "ab",
-    "ba",
-]
-_BinaryRandom: TypeAlias = Literal[
-    "r+b",
-    "rb+",
-    "+rb",
-    "br+",
-    "b+r",
-    "+br",
-    "w+b",
-    "wb+",
-    "+wb",
-    "bw+",
-    "b+w",
-    "+bw",
-    "x+b",
-    "xb+",
-    "+xb",
-    "bx+",
-    "b+x",
-    "+bx",
-    "a+b",
-    "ab+",
-    "+ab",
-    "ba+",
-    "b+a",
-    "+ba",
-]
+_IO = TypeVar("_IO", bound=IO[Any], covariant=True)
 
 @final
 class File(Generic[_IO]):
@@ -272,8 +203,8 @@ class Group:
     @overload
     def file(
         self,
-        path: _Path,
-        mode: _Text | Literal[Mode.TEXT] = "w",
+        path: AnyPath,
+        mode: TextMode | Literal[Mode.TEXT] = "w",
         overwrite: bool = False,
         *,
         encoding: str | None = None,
@@ -296,8 +227,8 @@ class Group:
     @overload
     def file(
         self,
-        path: _Path,
-        mode: _Binary | _BinaryRandom | Literal[Mode.BYTES],
+        path: AnyPath,
+        mode: BinaryMode | Literal[Mode.BYTES],
         overwrite: bool = False,
         *,
         encoding: str | None = None,
@@ -312,8 +243,8 @@ class Group:
     @overload
     def file(
         self,
-        path: _Path,
-        mode: _Binary | Literal[Mode.BYTES],
+        path: AnyPath,
+        mode: BinaryWritingMode | Literal[Mode.BYTES],
         overwrite: bool = False,
         *,
         encoding: str | None = None,
@@ -328,8 +259,8 @@ class Group:
     @overload
     def file(
         self,
-        path: _Path,
-        mode: _BinaryRandom,
+        path: AnyPath,
+        mode: BinaryUpdatingMode,
         overwrite: bool = False,
         *,
         encoding: str | None = None,
@@ -344,8 +275,8 @@ class Group:
     @overload
     def file(
         self,
-        path: _Path,
-        mode: _Binary | _BinaryRandom | Literal[Mode.BYTES],
+        path: AnyPath,
+        mode: BinaryMode | Literal[Mode.BYTES],
         overwrite: bool = False,
         *,
         encoding: str | None = None,
@@ -360,8 +291,8 @@ class Group:
     @overload
     def file(
         self,
-        path: _Path,
-        mode: str,
+        path: AnyPath,
+        mode: OpenMode | Mode,
         overwrite: bool = False,
         *,
         encoding: str | None = None,
@@ -375,7 +306,7 @@ class Group:
     ) -> File[IO[Any]]: ...
     def folder(
         self,
-        path: _Path,
+        path: AnyPath,
         overwrite: bool = False,
         *,
         permissions: int | None = None,
@@ -391,13 +322,14 @@ class Group:
         """
     def path(
         self,
-        path: _Path,
+        path: AnyPath,
         *,
         overwrite: bool = False,
         permissions: int | None = None,
         preserve: bool = True,
         follow_symlinks: bool = False,
         dir_fd: int | None = None,
+        siblings: Siblings = "refuse",
     ) -> Entry:
         """As `atomik.path`; the body's end adds what the tool has made to the group.
 
@@ -407,7 +339,7 @@ class Group:
         """
     def write_bytes(
         self,
-        path: _Path,
+        path: AnyPath,
         data: Buffer,
         *,
         overwrite: bool = False,
@@ -424,7 +356,7 @@ class Group:
         """
     def write_text(
         self,
-        path: _Path,
+        path: AnyPath,
         text: str,
         *,
         encoding: str | None = None,
@@ -585,12 +517,12 @@ class Probe:
 
 @overload
 def file(
-    path: _Path,
-    mode: _Text | Literal[Mode.TEXT] = "w",
+    path: AnyPath,
+    mode: TextMode | Literal[Mode.TEXT] = "w",
     overwrite: bool = False,
-    tmp_dir: _Path | None = None,
+    tmp_dir: AnyPath | None = None,
     *,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -598,7 +530,7 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
+    backup: AnyPath | None = None,
     dir_fd: int | None = None,
 ) -> File[TextIOWrapper]:
     """Opens a new version of a file, which appears at `path` in one step when the body ends well.
@@ -642,12 +574,12 @@ def file(
 
 @overload
 def file(
-    path: _Path,
-    mode: _Binary | _BinaryRandom | Literal[Mode.BYTES],
+    path: AnyPath,
+    mode: BinaryMode | Literal[Mode.BYTES],
     overwrite: bool = False,
-    tmp_dir: _Path | None = None,
+    tmp_dir: AnyPath | None = None,
     *,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -655,17 +587,17 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
+    backup: AnyPath | None = None,
     dir_fd: int | None = None,
 ) -> File[FileIO]: ...
 @overload
 def file(
-    path: _Path,
-    mode: _Binary | Literal[Mode.BYTES],
+    path: AnyPath,
+    mode: BinaryWritingMode | Literal[Mode.BYTES],
     overwrite: bool = False,
-    tmp_dir: _Path | None = None,
+    tmp_dir: AnyPath | None = None,
     *,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -673,17 +605,17 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
+    backup: AnyPath | None = None,
     dir_fd: int | None = None,
 ) -> File[BufferedWriter]: ...
 @overload
 def file(
-    path: _Path,
-    mode: _BinaryRandom,
+    path: AnyPath,
+    mode: BinaryUpdatingMode,
     overwrite: bool = False,
-    tmp_dir: _Path | None = None,
+    tmp_dir: AnyPath | None = None,
     *,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -691,17 +623,17 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
+    backup: AnyPath | None = None,
     dir_fd: int | None = None,
 ) -> File[BufferedRandom]: ...
 @overload
 def file(
-    path: _Path,
-    mode: _Binary | _BinaryRandom | Literal[Mode.BYTES],
+    path: AnyPath,
+    mode: BinaryMode | Literal[Mode.BYTES],
     overwrite: bool = False,
-    tmp_dir: _Path | None = None,
+    tmp_dir: AnyPath | None = None,
     *,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -709,17 +641,17 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
+    backup: AnyPath | None = None,
     dir_fd: int | None = None,
 ) -> File[IO[bytes]]: ...
 @overload
 def file(
-    path: _Path,
-    mode: str,
+    path: AnyPath,
+    mode: OpenMode | Mode,
     overwrite: bool = False,
-    tmp_dir: _Path | None = None,
+    tmp_dir: AnyPath | None = None,
     *,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
@@ -727,21 +659,21 @@ def file(
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
+    backup: AnyPath | None = None,
     dir_fd: int | None = None,
 ) -> File[IO[Any]]: ...
 def folder(
-    path: _Path,
+    path: AnyPath,
     overwrite: bool = False,
-    tmp_dir: _Path | None = None,
+    tmp_dir: AnyPath | None = None,
     *,
     update: bool = False,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
-    cleanup: _Cleanup = "inline",
+    backup: AnyPath | None = None,
+    cleanup: Cleanup = "inline",
     dir_fd: int | None = None,
 ) -> Folder:
     """Makes a new version of a whole folder, which appears at `path` in one step when the body ends well.
@@ -784,7 +716,7 @@ def folder(
         ...     _ = (site / "index.html").write_text("hello")
     """
 
-def group(*, durability: _Durability = "full") -> Group:
+def group(*, durability: Durability = "full") -> Group:
     """Publishes many files and folders together, for the price of one sync a filesystem.
 
     All that is written in the body becomes visible at its end, one destination after the other, or, after an
@@ -818,18 +750,19 @@ def group(*, durability: _Durability = "full") -> Group:
     """
 
 def path(
-    path: _Path,
+    path: AnyPath,
     *,
     overwrite: bool = False,
     update: bool = False,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
-    cleanup: _Cleanup = "inline",
-    tmp_dir: _Path | None = None,
+    backup: AnyPath | None = None,
+    cleanup: Cleanup = "inline",
+    tmp_dir: AnyPath | None = None,
     dir_fd: int | None = None,
+    siblings: Siblings = "refuse",
 ) -> Entry:
     """Gives a path at which a tool writes a file or makes a folder; it appears at `path` in one step.
 
@@ -858,16 +791,16 @@ def path(
     """
 
 def write_bytes(
-    path: _Path,
+    path: AnyPath,
     data: Buffer,
     *,
     overwrite: bool = False,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
-    tmp_dir: _Path | None = None,
+    backup: AnyPath | None = None,
+    tmp_dir: AnyPath | None = None,
     dir_fd: int | None = None,
 ) -> None:
     r"""Writes a whole file in one call: the fastest way.
@@ -890,19 +823,19 @@ def write_bytes(
     """
 
 def write_text(
-    path: _Path,
+    path: AnyPath,
     text: str,
     *,
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
     overwrite: bool = False,
-    durability: _Durability = "full",
+    durability: Durability = "full",
     permissions: int | None = None,
     preserve: bool = True,
     follow_symlinks: bool = False,
-    backup: _Path | None = None,
-    tmp_dir: _Path | None = None,
+    backup: AnyPath | None = None,
+    tmp_dir: AnyPath | None = None,
     dir_fd: int | None = None,
 ) -> None:
     r"""Writes a whole text file in one call.
@@ -925,8 +858,8 @@ def write_text(
     """
 
 def rename(
-    src: _Path,
-    dst: _Path,
+    src: AnyPath,
+    dst: AnyPath,
     *,
     overwrite: bool = False,
     whiteout: bool = False,
@@ -958,7 +891,7 @@ def rename(
     """
 
 def exchange(
-    a: _Path, b: _Path, *, a_dir_fd: int | None = None, b_dir_fd: int | None = None
+    a: AnyPath, b: AnyPath, *, a_dir_fd: int | None = None, b_dir_fd: int | None = None
 ) -> None:
     """Exchanges two paths of any types in one step; `swap` is an alias.
 
@@ -982,7 +915,7 @@ def exchange(
     """
 
 def renameat2(
-    olddirfd: int, oldpath: _Path, newdirfd: int, newpath: _Path, flags: RenameFlags | int
+    olddirfd: int, oldpath: AnyPath, newdirfd: int, newpath: AnyPath, flags: RenameFlags | int
 ) -> None:
     """Calls `renameat2(2)` and nothing else.
 
@@ -1003,7 +936,7 @@ def renameat2(
         >>> atomik.renameat2(atomik.AT_FDCWD, "a", atomik.AT_FDCWD, "b", atomik.RenameFlags.EXCHANGE)
     """
 
-def snapshot(path: _Path) -> Snapshot:
+def snapshot(path: AnyPath) -> Snapshot:
     """Holds one version of a folder still while it is read, however many are published meanwhile.
 
     Writers never wait for readers. A version that a writer has displaced meanwhile is removed by its
@@ -1034,7 +967,7 @@ def snapshot(path: _Path) -> Snapshot:
     """
 
 def sweep(
-    directory: _Path,
+    directory: AnyPath,
     *,
     recursive: bool = False,
     dry_run: bool = False,
@@ -1068,7 +1001,7 @@ def sweep(
         ...     print(orphan.path, orphan.bytes)
     """
 
-def probe(directory: _Path) -> Probe:
+def probe(directory: AnyPath) -> Probe:
     """Tries what the filesystem of a folder can do, in a scratch slot there; nothing is left.
 
     Args:

@@ -1,6 +1,7 @@
 """What `import atomik` brings, and what it says of itself."""
 
 import doctest
+import importlib.metadata
 import inspect
 import os
 import pickle
@@ -15,7 +16,16 @@ from typing import Any, Final
 import atomik
 import pytest
 
-PUBLIC: Final = {
+TYPES: Final = {
+    "AnyPath",
+    "BinaryMode",
+    "Cleanup",
+    "Durability",
+    "OpenMode",
+    "Siblings",
+    "TextMode",
+}
+PUBLIC: Final = TYPES | {
     "AT_FDCWD",
     "AtomikError",
     "CleanupWarning",
@@ -92,7 +102,9 @@ print(*sorted(set(sys.modules) - before))
     assert done.stdout.split() == ["atomik", "atomik._atomik", "atomik.errors"]
 
 
-@pytest.mark.parametrize("name", ["AT_FDCWD", "Mode", "RenameFlags", "flags"])
+@pytest.mark.parametrize(
+    "name", [*sorted(TYPES), "AT_FDCWD", "Mode", "RenameFlags", "flags", "literals"]
+)
 def test_a_name_that_is_imported_late_is_there(name: str) -> None:
     code = f"""
 import atomik
@@ -148,7 +160,7 @@ def test_all_else_in_the_package_is_a_module_or_private() -> None:
 def documented() -> Iterator[tuple[str, Any]]:
     """Yields everything public that can have a docstring of its own, by its full name."""
     yield "atomik", atomik
-    for name in sorted(PUBLIC - {"AT_FDCWD"}):
+    for name in sorted(PUBLIC - TYPES - {"AT_FDCWD"}):
         yield f"atomik.{name}", getattr(atomik, name)
     for name in GUARDS:
         guard = getattr(atomik, name)
@@ -227,8 +239,13 @@ def test_an_error_is_what_except_clauses_expect(name: str) -> None:
     assert error.__module__ == "atomik.errors"
 
 
-def test_a_warning_is_a_resource_warning() -> None:
-    assert issubclass(atomik.CleanupWarning, ResourceWarning)
+def test_the_warning_is_one_that_is_shown_by_default() -> None:
+    assert issubclass(atomik.CleanupWarning, RuntimeWarning)
+    assert not issubclass(atomik.CleanupWarning, ResourceWarning)
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert atomik.__version__ == importlib.metadata.version("atomik")
 
 
 def test_constants_are_the_kernels() -> None:
