@@ -116,6 +116,12 @@ impl Destination {
         Self { path, name, parent: Some(parent), tmp_dir: None, known, parent_syncs: true, folder_only: false }
     }
 
+    /// The destination of another name in the same folder.
+    pub(crate) fn beside_it(&self, name: OsString) -> Result<Self> {
+        let parent = self.parent().try_clone_to_owned().map_err(|error| self.unstaged(error))?;
+        Ok(Self::known(self.path.with_file_name(&name), name, parent, self.known_of_mount()))
+    }
+
     /// What is known of the mount.
     pub(crate) fn known_of_mount(&self) -> Known {
         self.known.on_the_same_mount()

@@ -23,6 +23,8 @@ pub enum ErrorKind {
     Busy,
     /// The version that the body started from has been replaced meanwhile.
     Conflict,
+    /// A tool has left something beside the path that it was given: see [`Siblings`](crate::Siblings).
+    Siblings,
     /// A sync failed; [`Error::committed`] says on which side of the publish.
     Durability,
     /// The guard was used in a forked child, which never owns its parent's staging.
@@ -50,6 +52,13 @@ struct Inner {
 impl Error {
     /// An error of the system during `operation` on `path`; its kind follows from the errno.
     pub(crate) fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
+        let (source, hint) = match source.downcast::<Stays>() {
+            Ok(Stays { path, error }) => {
+                let hint = format!("what is left in {} is removed by the next writer that can", path.display());
+                (error, Some(hint))
+            }
+            Err(source) => (source, None),
+        };
         let kind = match errno(&source) {
             libc::EEXIST | libc::ENOTEMPTY => ErrorKind::AlreadyExists,
             libc::EXDEV => ErrorKind::CrossDevice,
@@ -63,7 +72,7 @@ impl Error {
             path: path.into(),
             path2: None,
             source,
-            hint: None,
+            hint,
             committed: false,
             leftover: None,
         }))
@@ -172,6 +181,27 @@ impl Error {
         }
     }
 }
+
+/// What stays where it is, and why, inside the [`io::Error`] of cleaning up; [`Error::new`] unpacks it.
+#[derive(Debug)]
+pub(crate) struct Stays {
+    pub(crate) path: PathBuf,
+    pub(crate) error: io::Error,
+}
+
+impl From<Stays> for io::Error {
+    fn from(stays: Stays) -> Self {
+        io::Error::new(stays.error.kind(), stays)
+    }
+}
+
+impl fmt::Display for Stays {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for Stays {}
 
 /// The system's words for an error, as `strerror(3)` has them, without Rust's " (os error N)".
 pub(crate) fn answer(error: &io::Error) -> String {

@@ -57,11 +57,16 @@ pub struct File {
     slot: Option<Slot>,
     /// What the body started from.
     base: Option<Base>,
+    /// What was at the destination before the body.
+    old: Option<Stat>,
     /// What the displaced version will be called.
     backup: Option<OsString>,
     /// The process that it belongs to.
     generation: u32,
 }
+
+/// What is said of an empty version whose destination has got content meanwhile.
+const WRITTEN_BY_NAME: &str = "something else has written to the destination while the body ran, and the new version is empty; what was written stands. Was it a tool that was given f.name? That is the destination: give it the path of atomik.path instead";
 
 /// Only the end of a commit or rollback closes staging, and both consume the guard.
 const OPEN: &str = "staging is open until the end";
@@ -93,7 +98,17 @@ impl File {
 
     /// The same, stopped between two steps by `checkpoint` as long as nothing is published.
     pub(crate) fn commit_with(mut self, checkpoint: Checkpoint) -> Result<Committed> {
-        self.finish(&Old::Look, checkpoint).map_err(|error| self.after(error))
+        self.finish(&Old::Look, checkpoint).map_err(|error| {
+            let error = self.explain(error);
+            self.after(error)
+        })
+    }
+
+    /// A destination that has appeared beside an empty new version is mostly a tool's, which has taken it for that.
+    fn explain(&self, error: Error) -> Error {
+        let appeared = error.kind() == ErrorKind::AlreadyExists && !error.committed() && self.base.is_none();
+        let is_empty = || sys::stat_fd(self.as_fd()).is_ok_and(|staged| staged.size == 0);
+        if appeared && is_empty() { error.hint(WRITTEN_BY_NAME) } else { error }
     }
 
     /// What is staged goes with an error; what resists is named with it.
@@ -116,7 +131,7 @@ impl File {
         let (fd, durability, overwrite) = (self.as_fd(), settings.durability, settings.overwrite);
         let old = match old {
             Old::Seen(old) => *old,
-            Old::Look if overwrite => destination.check(Kind::File, true, false)?,
+            Old::Look if overwrite => self.look_again()?,
             Old::Look => None,
         };
         metadata::settle(destination, settings, fd, old)?;
@@ -143,6 +158,25 @@ impl File {
             Ok(()) => Ok(Committed::new(leftover)),
             Err(error) => Err(error.with_leftover(leftover)),
         }
+    }
+
+    /// Looks at the destination after the body. A tool that was given the destination's path instead of the new version
+    /// (Python's `f.name`) has written there, and has left the new version empty: that does not replace what it has written.
+    fn look_again(&self) -> Result<Option<Stat>> {
+        let now = self.destination.check(Kind::File, true, false)?;
+        let is_written = |now: &Stat| {
+            let same = |old: &Stat| old.same(now) && (old.size, old.times[1]) == (now.size, now.times[1]);
+            now.kind() == libc::S_IFREG && now.size > 0 && !self.old.as_ref().is_some_and(same)
+        };
+        if self.base.is_none() && now.as_ref().is_some_and(is_written) {
+            let staged = sys::stat_fd(self.as_fd());
+            if staged.map_err(|error| self.destination.failed("committing", error))?.size == 0 {
+                return Err(Error::errno("publishing", &self.destination.path, libc::ESTALE)
+                    .kind_is(ErrorKind::Conflict)
+                    .hint(WRITTEN_BY_NAME));
+            }
+        }
+        Ok(now)
     }
 
     /// Publishes so that the displaced version, if there is one, gets its backup's name: by an exchange in a slot. Answers
@@ -191,7 +225,7 @@ impl File {
         if self.base.is_some() || self.backup.is_some() || destination.elsewhere() {
             return Err(group::refused(destination));
         }
-        let old = if settings.overwrite { destination.check(Kind::File, true, false)? } else { None };
+        let old = if settings.overwrite { self.look_again()? } else { None };
         metadata::settle(destination, settings, self.as_fd(), old)?;
         let failed = |error| destination.failed("staging in the group", error);
         if settings.durability != Durability::None {
@@ -206,9 +240,9 @@ impl File {
         .map_err(failed)?;
         self.staged = None;
         let own = self.slot.take();
-        own.map_or(Ok(()), |own| own.give_back(self.destination.slots(), &mut tree::go_on))
-            .map_err(|error| self.destination.failed("staging in the group", error))?;
-        Ok(HandedOver { kind: Kind::File, later: None })
+        let given_back = own.map_or(Ok(()), |own| own.give_back(self.destination.slots(), &mut tree::go_on));
+        let leftover = given_back.err().map(|error| self.destination.failed("cleaning up", error));
+        Ok(HandedOver { kind: Kind::File, later: None, leftover })
     }
 
     /// Where it is to be published.
@@ -368,7 +402,11 @@ fn stage(
         };
         match tried.and_then(|()| open_in(&slot, &destination)) {
             Ok((fd, true)) => (fd, Some(slot)),
-            Ok((fd, false)) => slot.give_back(slots, &mut tree::go_on).map(|()| (fd, None)).map_err(failed)?,
+            Ok((fd, false)) => {
+                // It has served; the end of the commit names what resists.
+                drop(slot.give_back(slots, &mut tree::go_on));
+                (fd, None)
+            }
             Err(error) => {
                 // The error is what matters; a slot that resists stays for the next writer.
                 drop(slot.give_back(slots, &mut tree::go_on));
@@ -376,7 +414,8 @@ fn stage(
             }
         }
     };
-    let mut file = File { staged: Some(staged.into()), destination, settings, slot, base: None, backup, generation };
+    let mut file =
+        File { staged: Some(staged.into()), destination, settings, slot, base: None, old, backup, generation };
     if let Some(present) = present {
         file.base = Some(file.start(present, old, checkpoint)?);
     }

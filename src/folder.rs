@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,9 +14,9 @@ use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::group::{self, HandedOver};
+use crate::group::{self, Group, HandedOver};
 use crate::metadata;
-use crate::options::{Cleanup, Durability, Options, Settings, Start};
+use crate::options::{Cleanup, Durability, Options, Settings, Siblings, Start};
 use crate::publish::{self, InSlot, Terms};
 use crate::slot::{self, Slot};
 use crate::snapshot::{Base, Pin};
@@ -29,12 +30,17 @@ const ROOM_BELOW: usize = 1024;
 /// How often the copy of the present version is begun again, since the version was removed under it.
 const ROUNDS: u32 = 100;
 
+/// How many siblings are named in an error; of the others the number is told.
+const MAX_NAMED: usize = 5;
+
 /// What `Folder` and `Entry` share: a slot whose entry NAME will be the new version.
 #[derive(Debug)]
 struct Staged {
     /// Shared with a thread that cleans up.
     destination: Arc<Destination>,
     settings: Settings,
+    /// What was asked for.
+    kind: Kind,
     /// Taken when nothing is left to clean up.
     slot: Option<Slot>,
     /// Where the new version is built.
@@ -50,13 +56,17 @@ struct Staged {
 impl Staged {
     fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings, checkpoint: Checkpoint) -> Result<Self> {
         let (destination, old) = Destination::open(at, path, kind, settings, true)?;
+        if settings.is_no_group() {
+            return Err(Error::errno("checking the options", path, libc::EINVAL)
+                .hint("to publish siblings does not go with update, backup or tmp_dir"));
+        }
         let destination = Arc::new(destination);
         let backup = settings.backup.as_ref().map(|name| backup::name(at, &destination, name, kind)).transpose()?;
         let slot = Slot::take(destination.slots()).map_err(|error| destination.unstaged(error))?;
         let generation = sys::fork_generation();
         let path = PathBuf::new();
         let settings = settings.clone();
-        let mut staged = Self { destination, settings, slot: Some(slot), path, base: None, backup, generation };
+        let mut staged = Self { destination, settings, kind, slot: Some(slot), path, base: None, backup, generation };
         // From here on Drop gives the slot back.
         metadata::inherit(&staged.destination, staged.slot())?;
         staged.prepare(kind, old)?;
@@ -80,6 +90,13 @@ impl Staged {
         let failed = |error| self.destination.failed("creating staging", error);
         if self.backup.is_some() && self.destination.slots().domain().is_some() || exists && self.backup.is_some() {
             backup::try_to_mark(&self.destination, slot)?;
+        }
+        if self.settings.siblings == Siblings::Publish {
+            // What a group needs.
+            publish::try_to_move_a_file(&self.destination, slot)?;
+            if exists {
+                publish::try_to_exchange(&self.destination, slot)?;
+            }
         }
         if kind != Kind::Folder && old_folder.is_none() && !(exists && self.backup.is_some()) {
             let start = self.settings.start != Start::Empty || self.backup.is_some();
@@ -230,7 +247,7 @@ impl Staged {
         self.owned("committing")?;
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
-        let (kind, opened) = self.examine()?;
+        let (kind, opened) = self.examine(destination)?;
         let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
         let mut later = None;
         if let Some(fd) = &opened {
@@ -268,9 +285,60 @@ impl Staged {
         }
     }
 
+    /// Lists what a tool has left beside the path that it was given. In a folder's slot nothing but the folder is looked for.
+    fn siblings(&self) -> Result<Vec<OsString>> {
+        if self.kind != Kind::Any || self.settings.siblings == Siblings::Discard || self.is_foreign() {
+            return Ok(Vec::new());
+        }
+        let failed = |error| self.destination.failed("looking beside the staging path", error);
+        let name = &self.destination.name;
+        // FUSE and NFS show what is open and has been removed under such a name.
+        let hides = self.destination.slots().domain().is_some();
+        let is_hidden = |name: &[u8]| hides && (name.starts_with(b".fuse_hidden") || name.starts_with(b".nfs"));
+        let mut names: Vec<_> = slot::list(self.slot()).map_err(failed)?.into_iter().map(|entry| entry.name).collect();
+        // What is not there is another error.
+        let is_there = names.contains(name);
+        names.retain(|other| is_there && other != name && !is_hidden(other.as_bytes()));
+        names.sort();
+        if names.is_empty() || self.settings.siblings == Siblings::Publish {
+            return Ok(names);
+        }
+        let error = Error::errno("publishing", &self.destination.path, libc::ENOTEMPTY).kind_is(ErrorKind::Siblings);
+        Err(error.hint(format!(
+            "the tool has left these beside {}, which would be lost: {}. Let it finish and close them, pass siblings=\"publish\" to publish them too, or siblings=\"discard\"",
+            name.to_string_lossy(),
+            named(&names)
+        )))
+    }
+
+    /// Moves a sibling to a group's slot; `destination` is beside this one.
+    fn hand_over_sibling(&self, destination: &Destination, slot: BorrowedFd, name: &OsStr) -> Result<HandedOver> {
+        let (kind, opened) = self.examine(destination)?;
+        // Exact permissions are for the entry.
+        let settings = Settings { permissions: None, ..self.settings.clone() };
+        self.move_to_group(destination, &settings, (kind, opened), slot, name)
+    }
+
+    fn move_to_group(
+        &self,
+        destination: &Destination,
+        settings: &Settings,
+        (kind, opened): (Kind, Option<OwnedFd>),
+        slot: BorrowedFd,
+        name: &OsStr,
+    ) -> Result<HandedOver> {
+        let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
+        let mut later = None;
+        if let Some(fd) = &opened {
+            later = metadata::settle(destination, settings, fd.as_fd(), old)?;
+        }
+        sys::renameat2(self.slot(), &destination.name, slot, name, 0)
+            .map_err(|error| destination.failed("staging in the group", error))?;
+        Ok(HandedOver { kind, later, leftover: None })
+    }
+
     /// Opens what the body has made: a folder, a file, or a symlink, which cannot be opened.
-    fn examine(&self) -> Result<(Kind, Option<OwnedFd>)> {
-        let destination = &self.destination;
+    fn examine(&self, destination: &Destination) -> Result<(Kind, Option<OwnedFd>)> {
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
         // A folder is opened for its sync anyway; what a tool made may be a symlink, or cannot be opened.
@@ -284,7 +352,7 @@ impl Staged {
             (Kind::Folder, Some(folder))
         } else {
             let hint = "only a file that its owner can open, a folder or a symlink can be published";
-            (Kind::File, self.open_file().map_err(|error| stop(error).hint(hint))?)
+            (Kind::File, self.open_file(name).map_err(|error| stop(error).hint(hint))?)
         };
         if kind == Kind::File && destination.folder_only {
             return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
@@ -300,23 +368,16 @@ impl Staged {
         if self.base.is_some() || self.backup.is_some() || destination.elsewhere() {
             return Err(group::refused(destination));
         }
-        let (kind, opened) = self.examine()?;
-        let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
-        let failed = |error| destination.failed("staging in the group", error);
-        let mut later = None;
-        if let Some(fd) = &opened {
-            later = metadata::settle(destination, settings, fd.as_fd(), old)?;
-        }
-        sys::renameat2(self.slot(), &destination.name, slot, name, 0).map_err(failed)?;
-        drop(opened);
+        let handed = self.move_to_group(destination, settings, self.examine(destination)?, slot, name)?;
         let own = self.slot.take();
-        own.map_or(Ok(()), |own| own.give_back(destination.slots(), &mut tree::go_on)).map_err(failed)?;
-        Ok(HandedOver { kind, later })
+        let given_back = own.map_or(Ok(()), |own| own.give_back(destination.slots(), &mut tree::go_on));
+        let leftover = given_back.err().map(|error| destination.failed("cleaning up", error));
+        Ok(HandedOver { leftover, ..handed })
     }
 
     /// Opens the file that a tool made; a symlink, which cannot be opened, is durable with its folder.
-    fn open_file(&self) -> io::Result<Option<OwnedFd>> {
-        let (slot, name) = (self.slot(), &self.destination.name);
+    fn open_file(&self, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+        let slot = self.slot();
         match sys::stat(slot, name)?.map(|stat| stat.kind()) {
             Some(libc::S_IFLNK) => Ok(None),
             Some(libc::S_IFREG) => sys::open_to_sync(slot, name).map(Some),
@@ -347,17 +408,15 @@ impl Staged {
         // Only an exchange leaves something that takes long.
         let displaced = self.settings.cleanup == Cleanup::Background && locked;
         let slot = if displaced { give_back_later(slot, &self.destination)? } else { slot };
-        let hint = format!("what is left in {} is removed by the next writer that can", slot.path().display());
         let cleaned = slot.give_back(self.destination.slots(), checkpoint);
-        cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish().hint(hint))
+        cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish())
     }
 
     fn rollback(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.owned("rolling back")?;
         let Some(slot) = self.slot.take() else { return Ok(()) };
-        let hint = format!("what is left in {} is removed by the next writer that can", slot.path().display());
         slot.give_back(self.destination.slots(), checkpoint)
-            .map_err(|error| self.destination.failed("rolling back", error).hint(hint))
+            .map_err(|error| self.destination.failed("rolling back", error))
     }
 
     fn is_foreign(&self) -> bool {
@@ -373,20 +432,26 @@ impl Staged {
 
     /// Nothing has the name that should be published: names what there is instead.
     fn nothing(&self) -> Error {
-        let names = || -> io::Result<Vec<String>> {
-            let reader = sys::open_folder(self.slot(), OsStr::new("."))?;
-            let (mut entries, mut buffer) = (Vec::new(), vec![0; 4096]);
-            while sys::read_folder(reader.as_fd(), &mut buffer, &mut entries)? {}
-            Ok(entries.iter().map(|entry| entry.name.to_string_lossy().into_owned()).collect())
-        };
-        let found = match names() {
-            Ok(names) if !names.is_empty() => format!("; found instead: {}", names.join(", ")),
+        let found = match slot::list(self.slot()) {
+            Ok(found) if !found.is_empty() => {
+                let names: Vec<_> = found.into_iter().map(|entry| entry.name).collect();
+                format!("; found instead: {}", named(&names))
+            }
             _ => String::new(),
         };
         let name = self.destination.name.to_string_lossy();
         Error::errno("publishing", &self.destination.path, libc::ENOENT)
             .hint(format!("nothing was written at the staging path, whose last component must stay {name}{found}"))
     }
+}
+
+/// Names as in an error.
+fn named(names: &[OsString]) -> String {
+    let mut told: Vec<_> = names.iter().take(MAX_NAMED).map(|name| name.to_string_lossy().into_owned()).collect();
+    if names.len() > MAX_NAMED {
+        told.push(format!("{} more", names.len() - MAX_NAMED));
+    }
+    told.join(", ")
 }
 
 /// Gives a slot back in a thread of its own; answers the slot if there can be none. The end of the
@@ -421,7 +486,7 @@ impl Drop for Staged {
 }
 
 macro_rules! guard {
-    ($(#[$doc:meta])* $guard:ident, $kind:expr) => {
+    ($(#[$doc:meta])* $guard:ident, $kind:expr, $add:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $guard(Staged);
@@ -457,7 +522,13 @@ macro_rules! guard {
 
             /// The same; `checkpoint` stops it before the publish, and its cleaning up afterwards.
             pub(crate) fn commit_with(mut self, checkpoint: Checkpoint) -> Result<Committed> {
-                self.0.finish(checkpoint).map_err(|error| {
+                let siblings = self.0.siblings();
+                if matches!(&siblings, Ok(names) if !names.is_empty()) {
+                    let mut group = Group::new(self.0.settings.durability);
+                    group.$add(self)?;
+                    return group.commit_with(checkpoint);
+                }
+                siblings.and_then(|_| self.0.finish(checkpoint)).map_err(|error| {
                     let leftover = self.0.rollback(&mut tree::go_on).err().filter(|_| !self.0.is_foreign());
                     error.with_leftover(leftover)
                 })
@@ -533,13 +604,15 @@ guard!(
     /// # Ok::<(), std::io::Error>(())
     /// ```
     Folder,
-    Kind::Folder
+    Kind::Folder,
+    add_folder
 );
 
 guard!(
     /// A path at which a tool writes a file or makes a folder, published by [`commit`](Entry::commit).
     ///
-    /// For tools that only take a name and look at its suffix. What they leave beside it is removed.
+    /// For tools that only take a name and look at its suffix. What they leave beside it is not lost unasked: see
+    /// [`Siblings`].
     /// Durability and errors are those of [`File`](crate::File) and [`Folder`]; nothing at the path is `ENOENT`.
     ///
     /// # Examples
@@ -553,5 +626,23 @@ guard!(
     /// # Ok::<(), std::io::Error>(())
     /// ```
     Entry,
-    Kind::Any
+    Kind::Any,
+    add_entry
 );
+
+impl Entry {
+    /// Lists what the tool has left beside it and is to be published; an error if nothing is to be left.
+    pub(crate) fn siblings(&self) -> Result<Vec<OsString>> {
+        self.0.siblings()
+    }
+
+    /// Moves a sibling to a group's slot; `destination` is beside this one.
+    pub(crate) fn hand_over_sibling(
+        &self,
+        destination: &Destination,
+        slot: BorrowedFd,
+        name: &OsStr,
+    ) -> Result<HandedOver> {
+        self.0.hand_over_sibling(destination, slot, name)
+    }
+}

@@ -141,6 +141,7 @@ struct Member {
 pub(crate) struct HandedOver {
     pub(crate) kind: Kind,
     pub(crate) later: Option<u32>,
+    pub(crate) leftover: Option<Error>,
 }
 
 /// The error of a guard that a group cannot take.
@@ -169,6 +170,12 @@ impl Group {
             leftover: None,
             generation,
         }
+    }
+
+    /// How many members it has.
+    #[cfg(feature = "python")]
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
     }
 
     /// Adds a whole file.
@@ -203,11 +210,47 @@ impl Group {
         self.put(place, home, overwrite, |slot, name| folder.hand_over(slot, name))
     }
 
-    /// Adds what a tool has made; nothing of it is visible yet.
+    /// Adds what a tool has made, and what it has left beside that if the entry says so ([`Options::siblings`]); nothing of
+    /// it is visible yet.
     pub fn add_entry(&mut self, entry: Entry) -> Result<()> {
-        let overwrite = entry.overwrites();
-        let (place, home) = self.place(entry.place())?;
-        self.put(place, home, overwrite, |slot, name| entry.hand_over(slot, name))
+        let first = self.members.len();
+        let added = self.add_siblings(&entry).and_then(|()| {
+            let overwrite = entry.overwrites();
+            let (place, home) = self.place(entry.place())?;
+            self.put(place, home, overwrite, |slot, name| entry.hand_over(slot, name))
+        });
+        if added.is_err() {
+            self.withdraw(first);
+        }
+        added
+    }
+
+    /// Adds the siblings of an entry: before it, so that it is published last.
+    fn add_siblings(&mut self, entry: &Entry) -> Result<()> {
+        let siblings = entry.siblings()?;
+        if !siblings.is_empty() {
+            // Its own slot, not one of a sibling's, is where its next writer looks.
+            self.expect(entry.place())?;
+        }
+        for name in siblings {
+            let destination = entry.place().beside_it(name)?;
+            let (place, home) = self.place(&destination)?;
+            self.put(place, home, entry.overwrites(), |slot, name| entry.hand_over_sibling(&destination, slot, name))?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the members from a number on, since what they belong to could not be added.
+    fn withdraw(&mut self, first: usize) {
+        for index in (first..self.members.len()).rev() {
+            if let Some(member) = self.members.pop() {
+                let removed = tree::remove_named(self.home(&member).fd(), &number(index));
+                let left = removed.err().map(|error| self.failed(&member, "rolling back", error));
+                self.leftover = self.leftover.take().or(left);
+                let hash = self.hasher.hash_one((member.parent, &*member.name));
+                self.known.remove(&hash);
+            }
+        }
     }
 
     /// Refuses, before a body runs, what would be refused after it; makes the slot on this mount.
@@ -297,7 +340,8 @@ impl Group {
             Ok((handed, stat.ok_or_else(vanished)?))
         });
         match put {
-            Ok((HandedOver { kind, later }, stat)) => {
+            Ok((HandedOver { kind, later, leftover }, stat)) => {
+                self.leftover = self.leftover.take().or(leftover.map(Error::after_publish));
                 self.members.push(Member { kind, later, overwrite, inode: stat.ino, ..member });
                 Ok(())
             }

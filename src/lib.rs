@@ -50,7 +50,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use file::{File, write};
 pub use folder::{Entry, Folder};
 pub use group::Group;
-pub use options::{Cleanup, Durability, Options};
+pub use options::{Cleanup, Durability, Options, Siblings};
 pub use probe::{Probe, probe};
 pub use rename::{RenameFlags, exchange, rename, renameat2};
 pub use slot::LockReach;

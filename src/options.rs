@@ -27,6 +27,18 @@ pub enum Cleanup {
     Background,
 }
 
+/// What becomes of what a tool has left beside the path that it was given: see [`Entry`](crate::Entry).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Siblings {
+    /// Nothing is published: [`ErrorKind::Siblings`](crate::ErrorKind::Siblings) names them.
+    #[default]
+    Refuse,
+    /// They are published beside the destination, in one group with it.
+    Publish,
+    /// They are removed.
+    Discard,
+}
+
 /// What a new version starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Start {
@@ -53,9 +65,16 @@ pub(crate) struct Settings {
     pub(crate) append: bool,
     pub(crate) backup: Option<PathBuf>,
     pub(crate) cleanup: Cleanup,
+    pub(crate) siblings: Siblings,
 }
 
 impl Settings {
+    /// Are siblings to be published, with something that does not go with a group?
+    pub(crate) fn is_no_group(&self) -> bool {
+        let alone = self.start != Start::Empty || self.backup.is_some() || self.tmp_dir.is_some();
+        self.siblings == Siblings::Publish && alone
+    }
+
     /// With what only versions in a slot can be asked for.
     #[cfg(feature = "python")]
     pub(crate) fn updating(mut self, update: bool, cleanup: Cleanup) -> Self {
@@ -100,6 +119,7 @@ impl<Guard> Options<Guard> {
             append: false,
             backup: None,
             cleanup: Cleanup::Inline,
+            siblings: Siblings::Refuse,
         };
         Self::from_settings(settings)
     }
@@ -190,6 +210,17 @@ impl Options<crate::Entry> {
     /// When the displaced version is removed (default: before the commit returns).
     pub fn cleanup(mut self, cleanup: Cleanup) -> Self {
         self.settings.cleanup = cleanup;
+        self
+    }
+}
+
+impl Options<crate::Entry> {
+    /// What becomes of what a tool leaves beside the path (default: nothing is published, and the error names it).
+    ///
+    /// Publishing it does not go with [`update`](Options::update), [`backup`](Options::backup) and
+    /// [`tmp_dir`](Options::tmp_dir), as a [`Group`](crate::Group) does not.
+    pub fn siblings(mut self, siblings: Siblings) -> Self {
+        self.settings.siblings = siblings;
         self
     }
 }

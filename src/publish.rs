@@ -38,7 +38,9 @@ impl Terms<'_> {
     /// Refuses if the present version is not the one that the body started from.
     fn check(&self, destination: &Destination, now: Option<&Stat>) -> Result<()> {
         match self.base {
-            Some(base) if !base.is(now) => Err(snapshot::conflict(&destination.path)),
+            Some(base) if !base.is(now, destination.slots().domain().is_none()) => {
+                Err(snapshot::conflict(&destination.path))
+            }
             _ => Ok(()),
         }
     }

@@ -35,8 +35,8 @@ mod room;
 pub use domain::LockReach;
 pub(crate) use inspect::{Inspected, Terms, inspect_all};
 pub(crate) use name::{Kind, parse, scratch};
-pub(crate) use reclaim::is_change;
-use reclaim::{Cleared, Found, clear, is_empty, is_free, is_named, reclaim};
+use reclaim::{Cleared, Found, clear, is_empty, is_free, is_named, reclaim, stays};
+pub(crate) use reclaim::{is_change, list};
 
 /// How often a step is started over, each time since another process was faster; and after how many rounds each begins with
 /// a pause, since FUSE may repeat a stale answer.
@@ -260,21 +260,21 @@ impl Slot {
 
     /// Gives the slot back, with what is still in it, and removes the orphans of this destination. An error leaves an orphan.
     pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
+        let place = self.path();
         let Self { room, name, fd, lock_taken } = self;
         let inside = room.as_ref().map(|(_, room)| room.as_fd());
         let removed = remove(beside, inside, &name, fd.as_fd(), lock_taken, checkpoint);
         drop(fd);
-        let removed = removed.and_then(|pinned| {
+        let removed = removed.map_err(|error| stays(beside, &place, error)).and_then(|pinned| {
             let Some(version) = pinned else { return Ok(()) };
             let free = is_free(&version)?;
             // Its lock goes before the next look.
             drop(version);
-            if free { reclaim(beside, inside, &name, checkpoint)?.failed() } else { Ok(()) }
+            if free { reclaim(beside, inside, &name, checkpoint)?.named(beside, &place) } else { Ok(()) }
         });
         let inside = room.is_some();
         let others = remove_others(beside, inside, checkpoint);
-        removed.and(others)?;
-        if lock_taken { Ok(()) } else { remove_orphan_lock(beside) }
+        removed.and(others).and(if lock_taken { Ok(()) } else { remove_orphan_lock(beside) })
     }
 }
 
@@ -359,20 +359,22 @@ fn remove_others(beside: Beside, inside: bool, checkpoint: Checkpoint) -> io::Re
         return room::tidy(beside, checkpoint).map(drop);
     }
     let left = room::leave(beside, checkpoint);
-    left.and(reclaim(beside, None, &beside.porch(), checkpoint)?.failed())
+    let porch = beside.porch();
+    left.and(reclaim(beside, None, &porch, checkpoint)?.named(beside, &porch))
 }
 
 /// Removes the orphans of a destination: what a publish does after it that needed no slot, and a reader whose version may
 /// have been displaced.
 pub(crate) fn remove_orphans(beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
-    let porch = reclaim(beside, None, &beside.porch(), checkpoint)?;
+    let name = beside.porch();
+    let porch = reclaim(beside, None, &name, checkpoint)?;
     let nothing = matches!(porch, Found::Missing);
-    let failed = porch.failed();
-    if !room::tidy(beside, checkpoint)? && nothing {
+    let room = room::tidy(beside, checkpoint);
+    if nothing && matches!(room, Ok(false)) {
         return Ok(());
     }
     // A writer holds the publish lock only while it has a slot here: where no slot was, no name of a lock was left.
-    failed.and(remove_orphan_lock(beside))
+    porch.named(beside, &name).and(room.map(drop)).and(remove_orphan_lock(beside))
 }
 
 /// Removes a displaced version that its reader has let go of, with the slot that it is in: of whatever destination, since a
@@ -392,7 +394,7 @@ pub(crate) fn remove_displaced(version: OwnedFd, checkpoint: Checkpoint) -> io::
         return Ok(());
     }
     let removed = if is_porch {
-        reclaim(beside, None, name, checkpoint)?.failed()
+        reclaim(beside, None, name, checkpoint)?.named(beside, name)
     } else {
         // The whole room is looked at, as by a writer that leaves it.
         room::leave(beside, checkpoint)
@@ -454,8 +456,7 @@ impl Linked {
 
     /// After the name is gone: removes the orphans of this destination.
     pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
-        remove_others(beside, self.room.is_some(), checkpoint)?;
-        remove_orphan_lock(beside)
+        remove_others(beside, self.room.is_some(), checkpoint).and(remove_orphan_lock(beside))
     }
 }
 

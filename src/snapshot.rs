@@ -79,6 +79,12 @@ impl Snapshot {
         self.close_with(&mut tree::go_on);
     }
 
+    /// Does it belong to the parent of this process?
+    #[cfg(feature = "python")]
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.generation != sys::fork_generation()
+    }
+
     pub(crate) fn close_with(mut self, checkpoint: Checkpoint) {
         self.release(checkpoint);
     }
@@ -207,11 +213,15 @@ impl Base {
         Self(Some((fd, stat)))
     }
 
-    /// Is what is there now still the version that the body started from?
-    pub(crate) fn is(&self, now: Option<&Stat>) -> bool {
+    /// Is what is there now still the version that the body started from? A file that was written in place meanwhile is not.
+    /// With `exact_times`, times tell that as well: network filesystems may correct them later.
+    pub(crate) fn is(&self, now: Option<&Stat>, exact_times: bool) -> bool {
         match (&self.0, now) {
             (None, None) => true,
-            (Some((_, base)), Some(now)) => base.same(now),
+            (Some((_, base)), Some(now)) => {
+                let written = base.size != now.size || exact_times && base.times[1] != now.times[1];
+                base.same(now) && (base.is_folder() || !written)
+            }
             _ => false,
         }
     }
@@ -226,5 +236,5 @@ impl Base {
 pub(crate) fn conflict(path: &Path) -> Error {
     Error::errno("publishing", path, libc::ESTALE)
         .kind_is(ErrorKind::Conflict)
-        .hint("somebody else has published since this version was begun, and theirs stands: begin again from it")
+        .hint("somebody else has published since this version was begun, or written to the file itself, and theirs stands: begin again from it")
 }

@@ -13,7 +13,7 @@ __all__ = [
 
 
 class AtomikError(OSError):
-    """The base of atomik's own errors.
+    """The base of atomik's own errors; itself, with ENOTEMPTY, if a tool has left something beside `atomik.path`.
 
     Attributes:
         committed: True if the new version had been published before the error.
@@ -82,7 +82,10 @@ class DestinationBusyError(AtomikError):
 
 
 class ConflictError(AtomikError):
-    """Somebody else has published since the body began, from which `update`, "a" or "r+" started; theirs stands.
+    """Somebody else has published or written since the body began; theirs stands.
+
+    The body started from the version before (`update`, "a", "r+"), or it has written nothing, and the destination has
+    content that was not there.
 
     Example:
         >>> atomik.write_text("list.txt", "one")
@@ -109,8 +112,8 @@ class DurabilityError(AtomikError):
     """
 
 
-class CleanupWarning(ResourceWarning):
-    """Something could not be removed after a commit or rollback; the next writer tries again.
+class CleanupWarning(RuntimeWarning):
+    """Something could not be removed after a commit or rollback, and is named; each later writer tries again.
 
     Example:
         >>> import warnings

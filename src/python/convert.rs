@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyString};
 
 use super::imported;
 use crate::error::{Error, ErrorKind};
-use crate::options::{Cleanup, Durability, Settings, Start};
+use crate::options::{Cleanup, Durability, Settings, Siblings, Start};
 use crate::{Committed, sys};
 
 /// A path: `str`, `bytes` or `os.PathLike`, and the object for errors to name.
@@ -98,6 +98,25 @@ impl<'a, 'py> FromPyObject<'a, 'py> for CleanupArg {
     }
 }
 
+/// `siblings=` as the words of the contract.
+#[derive(Clone, Copy)]
+pub(super) struct SiblingsArg(pub(super) Siblings);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for SiblingsArg {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        match value.cast::<PyString>()?.to_str()? {
+            "refuse" => Ok(Self(Siblings::Refuse)),
+            "publish" => Ok(Self(Siblings::Publish)),
+            "discard" => Ok(Self(Siblings::Discard)),
+            other => {
+                Err(PyValueError::new_err(format!("siblings must be 'refuse', 'publish' or 'discard', not '{other}'")))
+            }
+        }
+    }
+}
+
 /// The options that `file`, `folder`, `path` and `write_*` share.
 pub(super) fn settings(
     overwrite: bool,
@@ -120,6 +139,7 @@ pub(super) fn settings(
         append: false,
         backup: backup.map(|name| name.path),
         cleanup: Cleanup::Inline,
+        siblings: Siblings::Refuse,
     }
 }
 
@@ -152,6 +172,7 @@ fn build(py: Python<'_>, error: &Error, given: &[&PathArg]) -> PyResult<PyErr> {
         ErrorKind::Busy => "DestinationBusyError",
         ErrorKind::Conflict => "ConflictError",
         ErrorKind::Durability => "DurabilityError",
+        ErrorKind::Siblings => "AtomikError",
         _ if error.committed() => "AtomikError",
         _ => "",
     };

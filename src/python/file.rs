@@ -14,7 +14,7 @@ use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, pathl
 use super::group::{Membership, Shared};
 use super::imported;
 use super::interrupt::detached;
-use super::state::{State, foreign};
+use super::state::{self, State, foreign};
 use crate::options::{Options, Settings, Start};
 use crate::sys;
 
@@ -216,6 +216,10 @@ impl File {
         self.state.is_committed()
     }
 
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        state::repr(py, "File", &self.path, self.state.word())
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.path.object)?;
         let visited = self.state.try_look(|staged| visit.call(&staged.io).and_then(|()| visit.call(&staged.raw)));
@@ -236,6 +240,9 @@ impl File {
     /// The end of a guard that nobody ended: a generator never finished, a reference cycle.
     fn abandon(&self) {
         if let Some(staged) = self.state.take() {
+            if !staged.guard.is_foreign() {
+                state::warn_of_drop_of("File", &self.path, true);
+            }
             Python::attach(|py| {
                 if let Err(error) = staged.discard(py) {
                     error.write_unraisable(py, None);
@@ -248,6 +255,9 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
+        if self.state.is_new() {
+            state::warn_of_drop_of("File", &self.path, false);
+        }
         self.abandon();
     }
 }
@@ -291,7 +301,8 @@ fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
 ///     DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
 ///     IsADirectoryError: It is a folder.
 ///     FileNotFoundError: Mode "r+", and there is nothing.
-///     ConflictError: Mode "a" or "r+", and somebody else has published since the body began.
+///     ConflictError: Mode "a" or "r+", and somebody else has published since the body began; or the body has written
+///         nothing, and the destination has got content meanwhile, from a tool that was given `f.name`.
 ///     InvalidCrossDeviceError: `tmp_dir` is on another mount.
 ///     UnsupportedFilesystemError: `backup`, and the filesystem lacks RENAME_EXCHANGE.
 ///     DurabilityError: A sync failed; `committed` says on which side of the publish.

@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use pyo3::PyTraverseError;
+use pyo3::exceptions::PyValueError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use super::convert::{self, CleanupArg, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
+use super::convert::{
+    self, CleanupArg, DurabilityArg, PathArg, Permissions, SiblingsArg, folder_fd, pathlib, settings,
+};
 use super::group::{Membership, Shared};
 use super::interrupt::detached;
-use super::state::{State, foreign};
+use super::state::{self, State, foreign};
 use crate::options::{Options, Settings};
 
 /// The arguments and the state of a guard.
-struct Inner<Guard> {
+struct Inner<Guard: Own> {
     path: PathArg,
     dir_fd: Option<i32>,
     settings: Settings,
@@ -23,28 +26,46 @@ struct Inner<Guard> {
     state: State<(Guard, Option<Membership>)>,
 }
 
-impl<Guard> Inner<Guard> {
+/// What the two kinds of guard have in common here.
+trait Own {
+    const NAME: &str;
+    fn is_foreign(&self) -> bool;
+}
+
+impl<Guard: Own> Inner<Guard> {
     fn new(path: PathArg, dir_fd: Option<i32>, settings: Settings) -> Self {
         Self { path, dir_fd, settings, group: None, state: State::new() }
     }
 }
 
-impl<Guard: Send> Inner<Guard> {
+impl<Guard: Own> Inner<Guard> {
+    /// Takes what is open for the end of a guard that nobody ended.
+    fn take_dropped(&self) -> Option<(Guard, Option<Membership>)> {
+        let taken = self.state.take();
+        if taken.as_ref().is_some_and(|(guard, _)| !guard.is_foreign()) {
+            state::warn_of_drop_of(Guard::NAME, &self.path, true);
+        }
+        taken
+    }
+}
+
+impl<Guard: Own + Send> Inner<Guard> {
     /// The end of a guard that nobody ended. Removing what is staged may take long: not under the GIL.
     fn abandon(&self) {
-        if let Some(guard) = self.state.take() {
+        if let Some(guard) = self.take_dropped() {
             Python::attach(|py| py.detach(|| drop(guard)));
             self.state.ended(false);
         }
     }
 }
 
-impl<Guard> Drop for Inner<Guard> {
+impl<Guard: Own> Drop for Inner<Guard> {
     fn drop(&mut self) {
-        // Where Python is being finalized, the core's own `Drop` is left to do it.
-        if let Some(guard) = self.state.take() {
-            drop(guard);
+        if self.state.is_new() {
+            state::warn_of_drop_of(Guard::NAME, &self.path, false);
         }
+        // Where Python is being finalized, the core's own `Drop` is left to do it.
+        drop(self.take_dropped());
     }
 }
 
@@ -53,6 +74,14 @@ macro_rules! guard {
         $(#[$doc])*
         #[pyclass(frozen, module = "atomik")]
         pub(super) struct $guard(Inner<crate::$guard>);
+
+        impl Own for crate::$guard {
+            const NAME: &str = stringify!($guard);
+
+            fn is_foreign(&self) -> bool {
+                crate::$guard::is_foreign(self)
+            }
+        }
 
         impl $guard {
             pub(super) fn in_group(mut self, group: &Arc<Shared>) -> Self {
@@ -185,6 +214,10 @@ macro_rules! guard {
                 self.0.state.is_committed()
             }
 
+            fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+                state::repr(py, stringify!($guard), &self.0.path, self.0.state.word())
+            }
+
             fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
                 visit.call(&self.0.path.object)
             }
@@ -300,11 +333,14 @@ pub(super) fn folder(
 
 /// Gives a path at which a tool writes a file or makes a folder; it appears at `path` in one step.
 ///
-/// The last component is the destination's own name, for tools that look at the suffix. Whatever
-/// else they leave beside it is removed.
+/// The last component is the destination's own name, for tools that look at the suffix. What else they leave beside it
+/// is not lost unasked: see `siblings`.
 ///
 /// Args:
 ///     path: The destination: `str`, `bytes` or `os.PathLike`; with a slash at its end, a folder.
+///     siblings: What becomes of what the tool leaves beside the path (SQLite's "-wal", the parts of a shapefile): "refuse"
+///         (default) publishes nothing and names it in the error, "publish" publishes all of it beside the
+///         destination, in one group with it, and "discard" removes it.
 ///     overwrite, update, durability, permissions, preserve, follow_symlinks, backup, cleanup, tmp_dir,
 ///         dir_fd: As for `folder`.
 ///
@@ -313,7 +349,9 @@ pub(super) fn folder(
 ///     `update` has put a copy of the present version there.
 ///
 /// Raises:
+///     AtomikError: The tool has left something beside the path; `errno` is ENOTEMPTY, and nothing was published.
 ///     FileNotFoundError: Nothing was at the path when the body ended; the message names what was.
+///     ValueError: "publish" with `update`, `backup` or `tmp_dir`, which a group does not take.
 ///     OSError: As for `file` and `folder`, according to what the tool made.
 ///
 /// Durability: as for `file` and `folder`.
@@ -323,8 +361,8 @@ pub(super) fn folder(
 ///     >>> with atomik.path("table.csv") as p:
 ///     ...     _ = p.write_text("a,b")  # or any tool that takes a file name
 #[pyfunction]
-#[pyo3(signature = (path, *, overwrite=false, update=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, backup=None, cleanup=CleanupArg(crate::Cleanup::Inline), tmp_dir=None, dir_fd=None),
-       text_signature = "(path, *, overwrite=False, update=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, backup=None, cleanup='inline', tmp_dir=None, dir_fd=None)")]
+#[pyo3(signature = (path, *, overwrite=false, update=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, backup=None, cleanup=CleanupArg(crate::Cleanup::Inline), tmp_dir=None, dir_fd=None, siblings=SiblingsArg(crate::Siblings::Refuse)),
+       text_signature = "(path, *, overwrite=False, update=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, backup=None, cleanup='inline', tmp_dir=None, dir_fd=None, siblings='refuse')")]
 #[expect(clippy::too_many_arguments, clippy::fn_params_excessive_bools, reason = "the contract's options")]
 pub(super) fn path(
     path: PathArg,
@@ -338,8 +376,13 @@ pub(super) fn path(
     cleanup: CleanupArg,
     tmp_dir: Option<PathArg>,
     dir_fd: Option<i32>,
-) -> Entry {
+    siblings: SiblingsArg,
+) -> PyResult<Entry> {
     let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
-    let settings = settings.updating(update, cleanup.0);
-    Entry(Inner::new(path, dir_fd, settings))
+    let mut settings = settings.updating(update, cleanup.0);
+    settings.siblings = siblings.0;
+    if settings.is_no_group() {
+        return Err(PyValueError::new_err("siblings='publish' does not go with update, backup or tmp_dir"));
+    }
+    Ok(Entry(Inner::new(path, dir_fd, settings)))
 }

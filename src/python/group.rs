@@ -7,11 +7,11 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
-use super::convert::{self, CleanupArg, DurabilityArg, PathArg, Permissions};
+use super::convert::{self, CleanupArg, DurabilityArg, PathArg, Permissions, SiblingsArg};
 use super::file::File;
 use super::folder::{Entry, Folder};
 use super::interrupt::detached;
-use super::state::foreign;
+use super::state::{foreign, warn_of_drop};
 use super::{file, folder, write};
 use crate::options::{Cleanup, Durability};
 use crate::sys;
@@ -64,6 +64,20 @@ impl Shared {
         match std::mem::replace(&mut *stage, Stage::Ended { committed }) {
             Stage::Open(group) => Some(group),
             _ => None,
+        }
+    }
+}
+
+impl Drop for Shared {
+    /// The group and all guards of its members have gone.
+    fn drop(&mut self) {
+        let entered = match self.group.get_mut().unwrap_or_else(PoisonError::into_inner) {
+            Stage::New => false,
+            Stage::Open(_) => true,
+            Stage::Ended { .. } => return,
+        };
+        if self.generation == sys::fork_generation() {
+            warn_of_drop("a group", entered);
         }
     }
 }
@@ -276,13 +290,14 @@ impl Group {
         .in_group(&self.shared)
     }
 
-    /// As `atomik.path`; the body's end adds what the tool has made to the group.
+    /// As `atomik.path`; the body's end adds what the tool has made to the group, and its siblings if they are to be published.
     ///
     /// Raises:
     ///     RuntimeError: The group is not open.
     ///     OSError: When the body is entered or ends, as for `atomik.path`.
-    #[pyo3(signature = (path, *, overwrite=false, permissions=None, preserve=true, follow_symlinks=false, dir_fd=None),
-           text_signature = "($self, path, *, overwrite=False, permissions=None, preserve=True, follow_symlinks=False, dir_fd=None)")]
+    #[pyo3(signature = (path, *, overwrite=false, permissions=None, preserve=true, follow_symlinks=false, dir_fd=None, siblings=SiblingsArg(crate::Siblings::Refuse)),
+           text_signature = "($self, path, *, overwrite=False, permissions=None, preserve=True, follow_symlinks=False, dir_fd=None, siblings='refuse')")]
+    #[expect(clippy::too_many_arguments, reason = "the contract's options")]
     fn path(
         &self,
         path: PathArg,
@@ -291,9 +306,10 @@ impl Group {
         preserve: bool,
         follow_symlinks: bool,
         dir_fd: Option<i32>,
-    ) -> Entry {
+        siblings: SiblingsArg,
+    ) -> PyResult<Entry> {
         let (durability, cleanup) = (self.durability(), CleanupArg(Cleanup::Inline));
-        folder::path(
+        let guard = folder::path(
             path,
             overwrite,
             false,
@@ -305,8 +321,9 @@ impl Group {
             cleanup,
             None,
             dir_fd,
-        )
-        .in_group(&self.shared)
+            siblings,
+        )?;
+        Ok(guard.in_group(&self.shared))
     }
 
     /// As `atomik.write_bytes`; the file is added to the group.
@@ -385,6 +402,16 @@ impl Group {
             return Err(PyRuntimeError::new_err(CLOSED));
         }
         self.discard(py)
+    }
+
+    fn __repr__(&self) -> String {
+        let Ok(stage) = self.shared.group.try_lock() else { return "<Group: busy>".into() };
+        match &*stage {
+            Stage::New => "<Group: not entered>".into(),
+            Stage::Open(group) => format!("<Group of {}: open>", group.len()),
+            Stage::Ended { committed: true } => "<Group: committed>".into(),
+            Stage::Ended { committed: false } => "<Group: ended>".into(),
+        }
     }
 
     #[getter]

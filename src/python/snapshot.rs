@@ -5,7 +5,7 @@ use pyo3::types::PyTuple;
 
 use super::convert::{self, PathArg, pathlib};
 use super::interrupt::detached;
-use super::state::State;
+use super::state::{self, State};
 
 /// One version of a folder, pinned while it is open: what `atomik.snapshot` returns.
 ///
@@ -69,6 +69,10 @@ impl Snapshot {
         raised
     }
 
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        state::repr(py, "Snapshot", &self.destination, self.state.word())
+    }
+
     #[getter]
     fn destination<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         pathlib(py, &self.destination.path)
@@ -78,6 +82,17 @@ impl Snapshot {
     fn path<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let path = self.state.look(|snapshot| snapshot.path().to_owned());
         path.map(|path| pathlib(py, &path)).transpose()
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        let dropped = self.state.take();
+        let is_own = dropped.as_ref().is_some_and(|snapshot| !snapshot.is_foreign());
+        if is_own || self.state.is_new() {
+            state::warn_of_drop_of("Snapshot", &self.destination, is_own);
+        }
+        drop(dropped);
     }
 }
 

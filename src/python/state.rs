@@ -2,8 +2,10 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyResourceWarning, PyRuntimeError};
 use pyo3::prelude::*;
+
+use super::convert::PathArg;
 
 /// New, open once, ended; `Open` is what is staged meanwhile.
 pub(super) struct State<Open>(Mutex<Stage<Open>>);
@@ -72,6 +74,22 @@ impl<Open> State<Open> {
         *self.lock() = Stage::Ended { committed };
     }
 
+    /// The state in a word or two. A lock that is held is held by a thread that works.
+    pub(super) fn word(&self) -> &'static str {
+        let Ok(stage) = self.0.try_lock() else { return "busy" };
+        match &*stage {
+            Stage::New => "not entered",
+            Stage::Busy => "busy",
+            Stage::Open(_) => "open",
+            Stage::Ended { committed: true } => "committed",
+            Stage::Ended { committed: false } => "ended",
+        }
+    }
+
+    pub(super) fn is_new(&self) -> bool {
+        matches!(&*self.lock(), Stage::New)
+    }
+
     pub(super) fn is_committed(&self) -> bool {
         matches!(&*self.lock(), Stage::Ended { committed: true })
     }
@@ -92,6 +110,29 @@ impl<Open> State<Open> {
             _ => None,
         }
     }
+}
+
+/// What a guard is and in which state.
+pub(super) fn repr(py: Python<'_>, kind: &str, path: &PathArg, state: &str) -> PyResult<String> {
+    Ok(format!("<{kind} of {}: {state}>", path.object.bind(py).repr()?))
+}
+
+/// Warns of a guard that is dropped before its end, as an open file does.
+pub(super) fn warn_of_drop(guard: &str, entered: bool) {
+    let what = if entered { "was entered and not ended" } else { "was made and not entered" };
+    // Nobody is there to hear of it where Python has gone.
+    Python::try_attach(|py| {
+        let Ok(message) = std::ffi::CString::new(format!("{guard} {what}; use 'with'")) else { return };
+        if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1) {
+            error.write_unraisable(py, None);
+        }
+    });
+}
+
+/// The same for a guard of one path.
+pub(super) fn warn_of_drop_of(kind: &str, path: &PathArg, entered: bool) {
+    let of = Python::try_attach(|py| path.object.bind(py).repr().map(|path| format!("{kind} of {path}")));
+    warn_of_drop(&of.and_then(Result::ok).unwrap_or_else(|| kind.into()), entered);
 }
 
 /// The error of a forked child that wants to end its parent's guard.

@@ -3,9 +3,11 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use super::{Beside, rounds};
 use crate::backup;
+use crate::error::Stays;
 use crate::sys::{self, Lock, Stat, errno};
 use crate::tree::{self, Checkpoint};
 
@@ -17,10 +19,11 @@ pub(super) enum Found {
     Removed,
     /// Something whose lock is held.
     Alive,
-    /// Pinned, another user's, holding something that resists, or no slot at all: it is left.
+    /// Pinned, another user's, or no slot at all: it is left.
     Kept,
-    /// Kept by a failing disk or a read-only filesystem.
-    Failed(io::Error),
+    /// An orphan that could not be removed: something in it is immutable or mounted, or the disk fails. It is named again by
+    /// each writer that meets it.
+    Resists(io::Error),
 }
 
 impl Found {
@@ -29,14 +32,17 @@ impl Found {
         matches!(self, Self::Missing | Self::Removed)
     }
 
-    /// The error, if one keeps an orphan where it is.
-    pub(super) fn failed(self) -> io::Result<()> {
-        if let Self::Failed(error) = self { Err(error) } else { Ok(()) }
+    /// The error that names it and says why, if it resists; `place` is where it is, from the folder of the slots.
+    pub(super) fn named(self, beside: Beside, place: impl AsRef<Path>) -> io::Result<()> {
+        if let Self::Resists(error) = self { Err(stays(beside, place.as_ref(), error)) } else { Ok(()) }
     }
 }
 
-/// What removing says of an orphan that somebody has put something in: immutable, mounted, just written.
-const RESISTANCE: [i32; 6] = [libc::EPERM, libc::EACCES, libc::EBUSY, libc::EXDEV, libc::ENOTEMPTY, libc::EEXIST];
+/// The error of what could not be removed, which names it.
+pub(super) fn stays(beside: Beside, place: &Path, error: io::Error) -> io::Error {
+    let folder = sys::path_now(beside.dir).map(PathBuf::from).unwrap_or_default();
+    Stays { path: folder.join(place), error }.into()
+}
 
 /// How often an answer is doubted that says that a name, or its folder, is gone.
 const MAX_CHANGES: u32 = 10;
@@ -139,9 +145,7 @@ fn attempt(
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Err(error),
         // It is this process that cannot: the next slot would only be one more to remove.
         Err(error) if matches!(errno(&error), libc::EMFILE | libc::ENFILE | libc::ENOMEM) => Err(error),
-        // Either way it stays, and nobody's commit fails for it.
-        Err(error) if RESISTANCE.contains(&errno(&error)) => Ok(Some(Found::Kept)),
-        Err(error) => Ok(Some(Found::Failed(error))),
+        Err(error) => Ok(Some(Found::Resists(error))),
         found => found,
     }
 }
@@ -198,7 +202,7 @@ pub(super) fn is_empty(slot: BorrowedFd) -> io::Result<bool> {
 }
 
 /// What is in a slot or a room; nothing, if that is removed meanwhile.
-pub(super) fn list(folder: BorrowedFd) -> io::Result<Vec<sys::Entry>> {
+pub(crate) fn list(folder: BorrowedFd) -> io::Result<Vec<sys::Entry>> {
     let mut entries = Vec::new();
     let mut read = || -> io::Result<()> {
         let reader = sys::open_folder(folder, OsStr::new("."))?;

@@ -7,6 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use super::reclaim::{is_change, is_named, is_no_slot, list, reclaim, stat_opened};
 use super::{Beside, Kind, is_empty, rounds};
@@ -85,7 +86,8 @@ pub(super) fn leave(beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
     }
     let mut failed = Ok(());
     for entry in list(room.as_fd())? {
-        failed = failed.and(reclaim(beside, Some(room.as_fd()), &entry.name, checkpoint)?.failed());
+        let found = reclaim(beside, Some(room.as_fd()), &entry.name, checkpoint)?;
+        failed = failed.and(found.named(beside, Path::new(&name).join(&entry.name)));
     }
     is_full(sys::rmdir(beside.dir, &name)).map(drop).and(failed)
 }

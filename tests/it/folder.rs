@@ -1,7 +1,7 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
 
-use atomik::{Entry, ErrorKind, Folder};
+use atomik::{Entry, ErrorKind, Folder, Siblings};
 
 use crate::home::{Home, names};
 
@@ -116,7 +116,7 @@ fn an_entry_publishes_what_the_tool_made_and_nothing_beside_it() {
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     assert!(error.to_string().contains("t.csv.npy"), "{error}");
     for content in ["one", "two"] {
-        let table = Entry::options().overwrite(true).create(home.at("t.csv")).unwrap();
+        let table = Entry::options().overwrite(true).siblings(Siblings::Discard).create(home.at("t.csv")).unwrap();
         std::fs::write(table.path(), content).unwrap();
         std::fs::write(table.path().with_extension("csv-journal"), "").unwrap();
         table.commit().unwrap();

@@ -5,5 +5,6 @@ mod folder;
 mod group;
 mod home;
 mod rename;
+mod siblings;
 mod snapshot;
 mod update;

@@ -511,10 +511,6 @@ def test_every_error_of_the_library_is_an_os_error(error: type[Exception]) -> No
     assert getattr(atomik.errors, error.__name__) is error
 
 
-def test_a_cleanup_warning_is_a_resource_warning() -> None:
-    assert issubclass(atomik.CleanupWarning, ResourceWarning)
-
-
 @pytest.mark.parametrize("as_given", [os.fspath, os.fsencode], ids=["str", "bytes"])
 def test_both_paths_of_a_failed_rename_come_as_given(
     tmp_path: Path, as_given: Callable[[Path], AnyPath]

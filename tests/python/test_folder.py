@@ -266,16 +266,6 @@ def test_a_fifo_is_not_published(tmp_path: Path) -> None:
 
 
 @each_filesystem_for_folders
-def test_side_files_are_removed(fs: Filesystem) -> None:
-    with atomik.path(fs.path / "table.csv") as staging:
-        staging.write_text("new")
-        staging.with_name("table.csv.lock").touch()
-        old_folder(staging.with_name("cache"))
-        staging.with_name("link").symlink_to("/")
-    assert tree(fs.path).keys() == {"table.csv"}
-
-
-@each_filesystem_for_folders
 @pytest.mark.parametrize("target", ["target", "missing", "/"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_symlink_is_published_as_it_is(fs: Filesystem, target: str, overwrite: bool) -> None:
@@ -529,6 +519,74 @@ def test_a_warning_that_is_an_error_comes_after_the_publish(fs: Filesystem) -> N
     subprocess.run(
         ["chattr", "-i", slots.porch(destination) / "site" / "old" / "inner" / "file"], check=True
     )
+    publish(destination, overwrite=True)
+
+
+@each_filesystem_for_folders
+def test_an_orphan_that_resists_is_named_by_each_later_writer(fs: Filesystem) -> None:
+    destination = old_folder(fs.path / "site")
+    fs.make_immutable(destination / "old" / "inner" / "file")
+    again: dict[str, Callable[[], None]] = {
+        "the first": partial(publish, destination, overwrite=True),
+        "a folder": partial(publish, destination, overwrite=True),
+        "an update": partial(update, destination),
+        "an entry": partial(publish_entry, destination),
+        "a group": partial(publish_in_group, destination),
+        "a rollback": partial(roll_back, destination),
+    }
+    for writer in again.values():
+        assert_cleanup_warning(writer, destination)
+        assert_new(destination)
+    # Who only reads is not bothered.
+    with atomik.snapshot(destination):
+        pass
+    rest = slots.porch(destination) / "site" / "old" / "inner" / "file"
+    subprocess.run(["chattr", "-i", rest], check=True)
+    publish(destination, overwrite=True)
+    assert fs.leftovers() == []
+
+
+def publish_entry(destination: Path) -> None:
+    with atomik.path(destination, overwrite=True) as staging:
+        (staging / "inner").mkdir(parents=True)
+        (staging / "inner" / "version").write_text("new")
+
+
+def publish_in_group(destination: Path) -> None:
+    with atomik.group() as g, g.folder(destination, overwrite=True) as staging:
+        (staging / "inner").mkdir()
+        (staging / "inner" / "version").write_text("new")
+
+
+def update(destination: Path) -> None:
+    with atomik.folder(destination, update=True) as staging:
+        (staging / "inner" / "version").write_text("new")
+
+
+def roll_back(destination: Path) -> None:
+    with pytest.raises(LookupError), atomik.folder(destination, overwrite=True):
+        raise LookupError
+
+
+@pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
+def test_a_cleanup_warning_is_shown_unasked(fs: Filesystem) -> None:
+    """With the filters that Python has by itself."""
+    destination = old_folder(fs.path / "site")
+    fs.make_immutable(destination / "old" / "inner" / "file")
+    program = "import atomik, sys\nwith atomik.folder(sys.argv[1], overwrite=True): pass"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    environment["PYTHONPATH"] = os.fspath(Path(atomik.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", program, destination],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert "CleanupWarning" in done.stderr
+    assert str(slots.porch(destination)) in done.stderr
+    rest = slots.porch(destination) / "site" / "old" / "inner" / "file"
+    subprocess.run(["chattr", "-i", rest], check=True)
     publish(destination, overwrite=True)
 
 

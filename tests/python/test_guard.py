@@ -1,9 +1,13 @@
 """What all guards promise about their states: each is entered once and ended once."""
 
-from collections.abc import Callable
+import gc
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import atomik
 import pytest
 from filesystems import leftovers
 from guards import AnyGuard, Kind, each_kind
@@ -12,6 +16,15 @@ ENDINGS: Final[dict[str, Callable[[AnyGuard], None]]] = {
     "commit": lambda guard: guard.commit(),
     "rollback": lambda guard: guard.rollback(),
 }
+
+
+@contextmanager
+def dropped(how: str) -> Iterator[None]:
+    """Promises that a guard is dropped meanwhile, and that this is warned of."""
+    with pytest.warns(ResourceWarning, match=rf"{how}; use 'with'"):  # noqa: PT031 - a cycle is only dropped then
+        yield
+        gc.collect()
+
 
 each_ending = pytest.mark.parametrize("end", ENDINGS.values(), ids=ENDINGS)
 
@@ -25,6 +38,8 @@ def test_a_guard_that_was_not_entered_cannot_be_ended(
     with pytest.raises(RuntimeError, match="not open"):
         end(guard)
     assert list(tmp_path.iterdir()) == []
+    with dropped("made and not entered"):
+        del guard
 
 
 @each_ending
@@ -149,13 +164,15 @@ def test_a_guard_says_where_it_stands(tmp_path: Path, kind: Kind) -> None:
 
 @each_kind
 def test_a_relative_destination_is_named_as_it_was_given(kind: Kind) -> None:
-    assert kind.open("folder/../name").destination == Path("folder/../name")
+    with dropped("made and not entered"):
+        assert kind.open("folder/../name").destination == Path("folder/../name")
 
 
 @each_kind
 def test_nothing_is_touched_before_entering(tmp_path: Path, kind: Kind) -> None:
-    kind.open(tmp_path / "destination")
-    kind.open(tmp_path / "missing" / "destination")
+    with dropped("made and not entered"):
+        kind.open(tmp_path / "destination")
+        kind.open(tmp_path / "missing" / "destination")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -164,5 +181,72 @@ def test_a_guard_that_is_forgotten_leaves_nothing(tmp_path: Path, kind: Kind) ->
     guard = kind.open(tmp_path / "destination")
     staging = guard.__enter__()
     kind.write(staging, "new")
-    del guard, staging
+    with dropped("entered and not ended"):
+        del guard, staging
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_dropped_is_named(tmp_path: Path) -> None:
+    with pytest.warns(ResourceWarning, match=r"File of b'x' was made and not entered"):
+        atomik.file(b"x")
+    with pytest.warns(ResourceWarning, match=r"Folder of 'x' was made and not entered"):
+        atomik.folder("x")
+    with pytest.warns(ResourceWarning, match=r"Snapshot of '.*' was entered and not ended"):
+        atomik.snapshot(tmp_path).__enter__()
+    with pytest.warns(ResourceWarning, match="group was entered and not ended"):
+        atomik.group().__enter__()
+    with pytest.warns(ResourceWarning, match="group was made and not entered"):
+        atomik.group()
+
+
+@each_kind
+def test_a_guard_in_a_cycle_is_warned_of(tmp_path: Path, kind: Kind) -> None:
+    with dropped("entered and not ended"):
+        guard = kind.open(tmp_path / "destination")
+        cycle: list[Any] = [guard, guard.__enter__()]
+        cycle.append(cycle)
+        del guard, cycle
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("error")
+@each_kind
+def test_a_guard_that_has_ended_is_dropped_silently(tmp_path: Path, kind: Kind) -> None:
+    for end in ENDINGS.values():
+        guard = kind.open(tmp_path / "destination", overwrite=True)
+        with guard as staging:
+            kind.write(staging, "new")
+            end(guard)
+        del guard, staging
+    with pytest.raises(FileExistsError), kind.open(tmp_path / "destination"):
+        pass
+    gc.collect()
+
+
+@each_kind
+def test_a_guard_shows_what_it_is_and_in_which_state(tmp_path: Path, kind: Kind) -> None:
+    destination = os.fspath(tmp_path / "destination")
+    name = {"file": "File", "folder": "Folder", "path": "Entry"}[kind.name]
+    guard = kind.open(destination)
+    assert repr(guard) == f"<{name} of {destination!r}: not entered>"
+    with guard as staging:
+        kind.write(staging, "new")
+        assert repr(guard) == f"<{name} of {destination!r}: open>"
+    assert repr(guard) == f"<{name} of {destination!r}: committed>"
+    guard = kind.open(os.fsencode(destination), overwrite=True)
+    with guard:
+        guard.rollback()
+    assert repr(guard) == f"<{name} of {os.fsencode(destination)!r}: ended>"
+
+
+def test_a_group_and_a_snapshot_show_themselves(tmp_path: Path) -> None:
+    group = atomik.group()
+    assert repr(group) == "<Group: not entered>"
+    with group as g:
+        g.write_text(tmp_path / "x", "new")
+        assert repr(group) == "<Group of 1: open>"
+    assert repr(group) == "<Group: committed>"
+    snapshot = atomik.snapshot(os.fspath(tmp_path))
+    with snapshot:
+        assert repr(snapshot) == f"<Snapshot of {os.fspath(tmp_path)!r}: open>"
+    assert repr(snapshot) == f"<Snapshot of {os.fspath(tmp_path)!r}: ended>"
