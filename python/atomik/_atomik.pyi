@@ -331,7 +331,7 @@ class Group:
         dir_fd: int | None = None,
         siblings: Siblings = "refuse",
     ) -> Entry:
-        """As `atomik.path`; the body's end adds what the tool has made to the group.
+        """As `atomik.path`; the body's end adds what the tool has made to the group, and its siblings if they are to be published.
 
         Raises:
             RuntimeError: The group is not open.
@@ -557,7 +557,8 @@ def file(
         DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
         IsADirectoryError: It is a folder.
         FileNotFoundError: Mode "r+", and there is nothing.
-        ConflictError: Mode "a" or "r+", and somebody else has published since the body began.
+        ConflictError: Mode "a" or "r+", and somebody else has published since the body began; or the body has written
+            nothing, and the destination has got content meanwhile, from a tool that was given `f.name`.
         InvalidCrossDeviceError: `tmp_dir` is on another mount.
         UnsupportedFilesystemError: `backup`, and the filesystem lacks RENAME_EXCHANGE.
         DurabilityError: A sync failed; `committed` says on which side of the publish.
@@ -766,11 +767,14 @@ def path(
 ) -> Entry:
     """Gives a path at which a tool writes a file or makes a folder; it appears at `path` in one step.
 
-    The last component is the destination's own name, for tools that look at the suffix. Whatever
-    else they leave beside it is removed.
+    The last component is the destination's own name, for tools that look at the suffix. What else they leave beside it
+    is not lost unasked: see `siblings`.
 
     Args:
         path: The destination: `str`, `bytes` or `os.PathLike`; with a slash at its end, a folder.
+        siblings: What becomes of what the tool leaves beside the path (SQLite's "-wal", the parts of a shapefile): "refuse"
+            (default) publishes nothing and names it in the error, "publish" publishes all of it beside the
+            destination, in one group with it, and "discard" removes it.
         overwrite, update, durability, permissions, preserve, follow_symlinks, backup, cleanup, tmp_dir,
             dir_fd: As for `folder`.
 
@@ -779,7 +783,9 @@ def path(
         `update` has put a copy of the present version there.
 
     Raises:
+        AtomikError: The tool has left something beside the path; `errno` is ENOTEMPTY, and nothing was published.
         FileNotFoundError: Nothing was at the path when the body ended; the message names what was.
+        ValueError: "publish" with `update`, `backup` or `tmp_dir`, which a group does not take.
         OSError: As for `file` and `folder`, according to what the tool made.
 
     Durability: as for `file` and `folder`.
