@@ -298,7 +298,8 @@ impl Staged {
         let mut names: Vec<_> = slot::list(self.slot()).map_err(failed)?.into_iter().map(|entry| entry.name).collect();
         // What is not there is another error.
         let is_there = names.contains(name);
-        names.retain(|other| is_there && other != name && !is_hidden(other.as_bytes()));
+        // Names of ours are there for a moment, while another thread tries what a slot is like.
+        names.retain(|other| is_there && other != name && !slot::is_ours(other) && !is_hidden(other.as_bytes()));
         names.sort();
         if names.is_empty() || self.settings.siblings == Siblings::Publish {
             return Ok(names);

@@ -34,7 +34,7 @@ mod room;
 
 pub use domain::LockReach;
 pub(crate) use inspect::{Inspected, Terms, inspect_all};
-pub(crate) use name::{Kind, parse, scratch};
+pub(crate) use name::{Kind, is_ours, parse, scratch};
 use reclaim::{Cleared, Found, clear, is_empty, is_free, is_named, reclaim, stays};
 pub(crate) use reclaim::{is_change, list};
 

@@ -241,12 +241,14 @@ impl File {
     fn abandon(&self) {
         if let Some(staged) = self.state.take() {
             if !staged.guard.is_foreign() {
-                state::warn_of_drop_of("File", &self.path, true);
+                state::warn_of_drop("File", Some(&self.path), true);
             }
             Python::attach(|py| {
-                if let Err(error) = staged.discard(py) {
-                    error.write_unraisable(py, None);
-                }
+                state::aside(py, || {
+                    if let Err(error) = staged.discard(py) {
+                        error.write_unraisable(py, None);
+                    }
+                });
             });
             self.state.ended(false);
         }
@@ -256,7 +258,7 @@ impl File {
 impl Drop for File {
     fn drop(&mut self) {
         if self.state.is_new() {
-            state::warn_of_drop_of("File", &self.path, false);
+            state::warn_of_drop("File", Some(&self.path), false);
         }
         self.abandon();
     }

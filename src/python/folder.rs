@@ -43,7 +43,7 @@ impl<Guard: Own> Inner<Guard> {
     fn take_dropped(&self) -> Option<(Guard, Option<Membership>)> {
         let taken = self.state.take();
         if taken.as_ref().is_some_and(|(guard, _)| !guard.is_foreign()) {
-            state::warn_of_drop_of(Guard::NAME, &self.path, true);
+            state::warn_of_drop(Guard::NAME, Some(&self.path), true);
         }
         taken
     }
@@ -62,7 +62,7 @@ impl<Guard: Own + Send> Inner<Guard> {
 impl<Guard: Own> Drop for Inner<Guard> {
     fn drop(&mut self) {
         if self.state.is_new() {
-            state::warn_of_drop_of(Guard::NAME, &self.path, false);
+            state::warn_of_drop(Guard::NAME, Some(&self.path), false);
         }
         // Where Python is being finalized, the core's own `Drop` is left to do it.
         drop(self.take_dropped());

@@ -77,7 +77,7 @@ impl Drop for Shared {
             Stage::Ended { .. } => return,
         };
         if self.generation == sys::fork_generation() {
-            warn_of_drop("a group", entered);
+            warn_of_drop("a group", None, entered);
         }
     }
 }

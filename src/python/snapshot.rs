@@ -90,7 +90,7 @@ impl Drop for Snapshot {
         let dropped = self.state.take();
         let is_own = dropped.as_ref().is_some_and(|snapshot| !snapshot.is_foreign());
         if is_own || self.state.is_new() {
-            state::warn_of_drop_of("Snapshot", &self.destination, is_own);
+            state::warn_of_drop("Snapshot", Some(&self.destination), is_own);
         }
         drop(dropped);
     }

@@ -117,22 +117,33 @@ pub(super) fn repr(py: Python<'_>, kind: &str, path: &PathArg, state: &str) -> P
     Ok(format!("<{kind} of {}: {state}>", path.object.bind(py).repr()?))
 }
 
-/// Warns of a guard that is dropped before its end, as an open file does.
-pub(super) fn warn_of_drop(guard: &str, entered: bool) {
-    let what = if entered { "was entered and not ended" } else { "was made and not entered" };
-    // Nobody is there to hear of it where Python has gone.
-    Python::try_attach(|py| {
-        let Ok(message) = std::ffi::CString::new(format!("{guard} {what}; use 'with'")) else { return };
-        if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1) {
-            error.write_unraisable(py, None);
-        }
-    });
+/// Does something in Python while a guard is dropped, which may happen with an exception on its way.
+pub(super) fn aside<T>(py: Python<'_>, work: impl FnOnce() -> T) -> T {
+    let on_its_way = PyErr::take(py);
+    let done = work();
+    if let Some(exception) = on_its_way {
+        exception.restore(py);
+    }
+    done
 }
 
-/// The same for a guard of one path.
-pub(super) fn warn_of_drop_of(kind: &str, path: &PathArg, entered: bool) {
-    let of = Python::try_attach(|py| path.object.bind(py).repr().map(|path| format!("{kind} of {path}")));
-    warn_of_drop(&of.and_then(Result::ok).unwrap_or_else(|| kind.into()), entered);
+/// Warns of a guard that is dropped before its end, as an open file does.
+pub(super) fn warn_of_drop(kind: &str, path: Option<&PathArg>, entered: bool) {
+    let what = if entered { "was entered and not ended" } else { "was made and not entered" };
+    let warn = |py: Python<'_>| -> PyResult<()> {
+        let of = path.map(|path| path.object.bind(py).repr()).transpose()?;
+        let of = of.map_or(String::new(), |path| format!(" of {path}"));
+        let message = std::ffi::CString::new(format!("{kind}{of} {what}; use 'with'"))?;
+        PyErr::warn(py, &py.get_type::<PyResourceWarning>(), &message, 1)
+    };
+    // Nobody is there to hear of it where Python has gone.
+    Python::try_attach(|py| {
+        aside(py, || {
+            if let Err(error) = warn(py) {
+                error.write_unraisable(py, None);
+            }
+        });
+    });
 }
 
 /// The error of a forked child that wants to end its parent's guard.

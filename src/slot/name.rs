@@ -50,6 +50,11 @@ pub(crate) fn name(kind: Kind, domain: Option<u64>, destination: &OsStr) -> OsSt
     }
 }
 
+/// Is this a name that the library makes, of whatever kind?
+pub(crate) fn is_ours(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(PREFIX)
+}
+
 /// A name for something inside a slot, which cannot be the destination's own name.
 pub(crate) fn scratch(word: &str, destination: &OsStr) -> OsString {
     compose(word, destination)

@@ -46,6 +46,7 @@ def attempt(call: Callable[[], object]) -> object:
 # Modes
 
 
+@pytest.mark.filterwarnings("ignore:.*not entered:ResourceWarning")
 def test_exactly_the_modes_of_open_that_write_are_taken(tmp_path: Path) -> None:
     reference, destination = tmp_path / "reference", tmp_path / "destination"
     for length in range(5):

@@ -465,8 +465,8 @@ def test_a_mount_inside_is_not_crossed_and_the_next_writer_removes_the_rest(
         assert_new(destination)
         assert tree(outside) == before
         assert fs.leftovers() == [orphan.name]
-        # A second writer finds it, leaves it, and says nothing: it is not its own.
-        publish(destination, overwrite=True)
+        # A second writer finds it, leaves it, and names it again.
+        assert_cleanup_warning(partial(publish, destination, overwrite=True), destination)
         assert tree(outside) == before
         assert fs.leftovers() == [orphan.name]
     finally:

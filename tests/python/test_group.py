@@ -234,7 +234,8 @@ def test_a_member_that_is_still_open_keeps_all_from_being_published(tmp_path: Pa
     with pytest.raises(RuntimeError, match="still open"), group:
         group.write_text(tmp_path / "a", "new")
         member.__enter__()
-    del member
+    with pytest.warns(ResourceWarning, match="entered and not ended"):
+        del member
     assert listed(tmp_path) == []
 
 

@@ -51,13 +51,12 @@ def outcome(call: Callable[[], object]) -> str:
     return "success"
 
 
-def guards(folder: Path) -> "list[atomik.File[Any] | atomik.Folder | atomik.Entry]":
-    return [
-        atomik.file(folder / "file", durability="none"),
-        atomik.file(folder / "bytes", "wb", durability="none"),
-        atomik.folder(folder / "folder", durability="none"),
-        atomik.path(folder / "path", durability="none"),
-    ]
+MAKING: "Final[list[Callable[[Path], atomik.File[Any] | atomik.Folder | atomik.Entry]]]" = [
+    lambda folder: atomik.file(folder / "file", durability="none"),
+    lambda folder: atomik.file(folder / "bytes", "wb", durability="none"),
+    lambda folder: atomik.folder(folder / "folder", durability="none"),
+    lambda folder: atomik.path(folder / "path", durability="none"),
+]
 
 
 def raise_key_error() -> NoReturn:
@@ -150,7 +149,7 @@ def test_one_destination_takes_one_of_many_creating_threads(tmp_path: Path) -> N
 @pytest.mark.parametrize("number", range(4), ids=["text", "bytes", "folder", "path"])
 def test_one_thread_enters_a_shared_guard(tmp_path: Path, number: int) -> None:
     with own_folder(tmp_path) as folder:
-        guard = guards(folder)[number]
+        guard = MAKING[number](folder)
         outcomes = at_once(lambda _: outcome(guard.__enter__))
         assert Counter(outcomes) == {"success": 1, "RuntimeError": THREADS - 1}
         guard.rollback()
@@ -160,7 +159,7 @@ def test_one_thread_enters_a_shared_guard(tmp_path: Path, number: int) -> None:
 @pytest.mark.parametrize("number", range(4), ids=["text", "bytes", "folder", "path"])
 def test_one_thread_commits_a_shared_guard(tmp_path: Path, number: int) -> None:
     with own_folder(tmp_path) as folder:
-        guard = guards(folder)[number]
+        guard = MAKING[number](folder)
         fill(guard.__enter__())
         outcomes = at_once(lambda _: outcome(guard.commit))
         assert Counter(outcomes) == {"success": 1, "RuntimeError": THREADS - 1}
@@ -172,7 +171,7 @@ def test_one_thread_commits_a_shared_guard(tmp_path: Path, number: int) -> None:
 def test_one_thread_ends_a_shared_guard_in_one_way(tmp_path: Path, number: int) -> None:
     """Commits and rollbacks race: one of them happens, and only that one."""
     with own_folder(tmp_path) as folder:
-        guard = guards(folder)[number]
+        guard = MAKING[number](folder)
         fill(guard.__enter__())
 
         def end(thread: int) -> str:
@@ -188,7 +187,8 @@ def test_one_thread_ends_a_shared_guard_in_one_way(tmp_path: Path, number: int) 
 
 def test_a_guard_is_looked_at_while_others_end_it(tmp_path: Path) -> None:
     with own_folder(tmp_path) as folder:
-        for guard in guards(folder):
+        for make in MAKING:
+            guard = make(folder)
             fill(guard.__enter__())
             ended = threading.Event()
 
@@ -215,8 +215,8 @@ def test_threads_that_switch_all_the_time_do_not_block_each_other(tmp_path: Path
         with own_folder(tmp_path) as folder:
 
             def work(number: int) -> None:
-                for guard in guards(folder / str(number % 4)):
-                    with guard as staging:
+                for make in MAKING:
+                    with make(folder / str(number % 4)) as staging:
                         fill(staging)
 
             def attempt(number: int) -> str:
@@ -229,7 +229,7 @@ def test_threads_that_switch_all_the_time_do_not_block_each_other(tmp_path: Path
             assert outcomes["success"] >= 1
             assert set(outcomes) <= {"success", "FileAlreadyExistsError"}
             for number in range(4):
-                assert len(os.listdir(folder / str(number))) == len(guards(folder))
+                assert len(os.listdir(folder / str(number))) == len(MAKING)
     finally:
         sys.setswitchinterval(interval)
 
