@@ -111,11 +111,13 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Imports constants and types when one is used: enum and typing take longer than all the rest."""
     if name in ("AT_FDCWD", "Mode", "RenameFlags", "flags"):
-        import atomik.flags as late  # noqa: PLC0415 - not before it is wanted
+        module = "atomik.flags"
     elif name == "literals" or name in _LITERALS:
-        import atomik.literals as late  # noqa: PLC0415 - not before it is wanted
+        module = "atomik.literals"
     else:
         raise AttributeError(f"module 'atomik' has no attribute {name!r}")
+    __import__(module)
+    late = sys.modules[module]
     globals().update({public: getattr(late, public) for public in late.__all__})
     return globals()[name]
 

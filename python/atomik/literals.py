@@ -14,16 +14,41 @@ __all__ = [
 ]
 
 AnyPath: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
-"""A path, as all calls take it."""
+"""A path, as all calls take it.
+
+Example:
+    >>> def save(path: atomik.AnyPath) -> None:
+    ...     atomik.write_text(path, "42", overwrite=True)
+    >>> save(b"result.txt")
+"""
 
 Durability: TypeAlias = Literal["full", "ordered", "none"]
-"""`durability=`: what is left of a commit after a power cut."""
+"""`durability=`: what is left of a commit after a power cut.
+
+Example:
+    >>> def save(text: str, durability: atomik.Durability = "full") -> None:
+    ...     atomik.write_text("result.txt", text, overwrite=True, durability=durability)
+    >>> save("42", "none")
+"""
 
 Cleanup: TypeAlias = Literal["inline", "background"]
-"""`cleanup=`: when a displaced version is removed."""
+"""`cleanup=`: when a displaced version is removed.
+
+Example:
+    >>> cleanup: atomik.Cleanup = "background"
+    >>> with atomik.folder("site", overwrite=True, cleanup=cleanup) as dir:
+    ...     _ = (dir / "index.html").write_text("hello")
+"""
 
 Siblings: TypeAlias = Literal["refuse", "publish", "discard"]
-"""`siblings=` of `path`: what becomes of what a tool leaves beside the path."""
+"""`siblings=` of `path`: what becomes of what a tool leaves beside the path.
+
+Example:
+    >>> siblings: atomik.Siblings = "publish"
+    >>> with atomik.path("map.shp", siblings=siblings) as p:
+    ...     _ = p.write_text("shapes")
+    ...     _ = p.with_suffix(".dbf").write_text("attributes")
+"""
 
 TextMode: TypeAlias = Literal[
     "w",
@@ -68,7 +93,14 @@ TextMode: TypeAlias = Literal[
     "t+a",
     "+ta",
 ]
-"""The modes of `file` for text."""
+"""The modes of `file` for text.
+
+Example:
+    >>> def lines(mode: atomik.TextMode = "w") -> None:
+    ...     with atomik.file("lines.txt", mode) as f:
+    ...         f.writelines(["one\\n", "two\\n"])
+    >>> lines()
+"""
 
 BinaryWritingMode: TypeAlias = Literal[
     "wb",
@@ -105,7 +137,21 @@ BinaryUpdatingMode: TypeAlias = Literal[
     "+ba",
 ]
 BinaryMode: TypeAlias = BinaryWritingMode | BinaryUpdatingMode
-"""The modes of `file` for bytes."""
+"""The modes of `file` for bytes.
+
+Example:
+    >>> def save(data: bytes, mode: atomik.BinaryMode = "wb") -> None:
+    ...     with atomik.file("data.bin", mode) as f:
+    ...         _ = f.write(data)
+    >>> save(b"42")
+"""
 
 OpenMode: TypeAlias = TextMode | BinaryMode
-"""The modes of `file`: those of `open`, but for those that only read."""
+"""The modes of `file`: those of `open`, but for those that only read.
+
+Example:
+    >>> def start(mode: atomik.OpenMode) -> None:
+    ...     with atomik.file("log.txt", mode):
+    ...         pass
+    >>> start("x")
+"""

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import atomik
 import pytest
@@ -55,7 +55,7 @@ def test_exactly_the_modes_of_open_that_write_are_taken(tmp_path: Path) -> None:
             expected = attempt(partial(open_and_close, reference, mode))
             if "r" in mode and "+" not in mode:
                 expected = ValueError
-            ours = attempt(partial(atomik.file, destination, mode))
+            ours = attempt(partial(atomik.file, destination, cast("atomik.OpenMode", mode)))
             assert (ours is ValueError) == (expected is ValueError), mode
             reference.unlink(missing_ok=True)
 
@@ -66,13 +66,15 @@ def open_and_close(path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["r", "rb", "rt"])
-def test_a_mode_that_only_reads_is_refused(tmp_path: Path, mode: str) -> None:
+def test_a_mode_that_only_reads_is_refused(tmp_path: Path, mode: atomik.OpenMode) -> None:
     with pytest.raises(ValueError, match="only reads"):
         atomik.file(tmp_path / "destination", mode)
 
 
 @pytest.mark.parametrize("mode", ["x", "xb", "x+"])
-def test_exclusive_creation_does_not_go_with_overwriting(tmp_path: Path, mode: str) -> None:
+def test_exclusive_creation_does_not_go_with_overwriting(
+    tmp_path: Path, mode: atomik.OpenMode
+) -> None:
     with pytest.raises(ValueError, match="overwrite"):
         atomik.file(tmp_path / "destination", mode, overwrite=True)
 
@@ -85,7 +87,7 @@ def test_a_mode_is_a_string(tmp_path: Path, mode: Any) -> None:
 
 @each_kind_of_staging
 @each_mode
-def test_the_body_gets_what_open_gives(fs: Filesystem, mode: str) -> None:
+def test_the_body_gets_what_open_gives(fs: Filesystem, mode: atomik.OpenMode) -> None:
     def look(file: Any) -> list[object]:
         file.write(b"one\ntwo\n" if "b" in mode else "one\ntwo\n")
         found: list[object] = [type(file).__name__, file.readable(), file.writable()]
@@ -229,7 +231,9 @@ def test_bytes_are_written_as_open_writes_them(fs: Filesystem, options: dict[str
 
 @each_kind_of_staging
 @pytest.mark.parametrize("mode", ["w", "wb"])
-def test_a_detached_layer_is_never_published_truncated(fs: Filesystem, mode: str) -> None:
+def test_a_detached_layer_is_never_published_truncated(
+    fs: Filesystem, mode: atomik.OpenMode
+) -> None:
     destination = fs.path / "destination"
     destination.write_text("old")
     layers: list[io.IOBase] = []
@@ -262,7 +266,7 @@ def test_an_exception_after_a_detach_is_the_one_that_is_raised(tmp_path: Path) -
 
 @each_kind_of_staging
 @each_mode
-def test_after_the_commit_the_file_is_closed(fs: Filesystem, mode: str) -> None:
+def test_after_the_commit_the_file_is_closed(fs: Filesystem, mode: atomik.OpenMode) -> None:
     with atomik.file(fs.path / "destination", mode) as file:
         pass
     assert file.closed
@@ -281,7 +285,7 @@ def test_after_the_rollback_the_file_is_closed(tmp_path: Path) -> None:
 
 @each_kind_of_staging
 @each_mode
-def test_closing_in_the_body_is_fine(fs: Filesystem, mode: str) -> None:
+def test_closing_in_the_body_is_fine(fs: Filesystem, mode: atomik.OpenMode) -> None:
     destination = fs.path / "destination"
     with atomik.file(destination, mode) as file:
         file.write(b"new" if "b" in mode else "new")
@@ -374,7 +378,7 @@ def test_a_full_disk_leaves_the_old_version_and_nothing_else(
 @each_overwrite
 @pytest.mark.parametrize("mode", ["w", "wb"])
 def test_a_disk_that_is_full_in_the_body_leaves_the_old_version_and_nothing_else(
-    fs: Filesystem, mode: str, old: bytes | None
+    fs: Filesystem, mode: atomik.OpenMode, old: bytes | None
 ) -> None:
     destination = full_disk(fs, old)
     free = os.statvfs(destination.parent).f_bfree

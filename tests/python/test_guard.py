@@ -255,9 +255,10 @@ def test_a_group_and_a_snapshot_show_themselves(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_an_exception_passes_a_guard_that_is_dropped_on_its_way(tmp_path: Path) -> None:
     def fail() -> None:
-        _unused = [atomik.file(tmp_path / "one"), atomik.group(), atomik.folder("two")]
-        staging = atomik.file(tmp_path / "three").__enter__()
-        staging.write("half")
+        unused = [atomik.file(tmp_path / "one"), atomik.group(), atomik.folder("two")]
+        guard = atomik.file(tmp_path / "three")
+        guard.__enter__().write("half")
+        assert unused
         raise LookupError("mine")
 
     with pytest.raises(LookupError, match="mine") as caught:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import atomik
 import pytest
@@ -200,7 +200,7 @@ def commit_too_much(folder: Path) -> None:
 
 def wrong_arguments(folder: Path) -> None:
     with pytest.raises(ValueError, match="mode"):
-        atomik.file(folder / "file", "r")
+        atomik.file(folder / "file", cast("atomik.OpenMode", "r"))
     with pytest.raises(ValueError, match="durability"):
         atomik.folder(folder, durability="much")  # type: ignore[arg-type]
     with pytest.raises(TypeError):

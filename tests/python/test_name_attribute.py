@@ -5,7 +5,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import atomik
 import pytest
@@ -52,7 +52,7 @@ def assert_conflict(error: OSError, destination: Path) -> None:
 @pytest.mark.parametrize("mode", ["w", "wb", "w+"])
 @pytest.mark.parametrize("old", [None, "", "old", "a tool@s"])
 def test_what_a_tool_has_written_by_name_is_not_emptied(
-    fs: Filesystem, tool: Callable[[str], None], mode: Any, old: str | None
+    fs: Filesystem, tool: Callable[[str], None], mode: atomik.OpenMode, old: str | None
 ) -> None:
     destination = fs.path / "out.csv"
     if old is not None:
@@ -102,7 +102,7 @@ def test_without_overwrite_the_refusal_names_the_way(
 
 @pytest.mark.parametrize("mode", ["a", "r+", "rb+"])
 def test_what_is_appended_by_name_is_not_lost_to_a_copy_from_before(
-    fs: Filesystem, mode: Any
+    fs: Filesystem, mode: atomik.OpenMode
 ) -> None:
     destination = fs.path / "log"
     destination.write_text("old\n")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import atomik
 import pytest
@@ -51,7 +51,8 @@ def outcome(call: Callable[[], object]) -> str:
     return "success"
 
 
-MAKING: "Final[list[Callable[[Path], atomik.File[Any] | atomik.Folder | atomik.Entry]]]" = [
+Make: TypeAlias = "Callable[[Path], atomik.File[Any] | atomik.Folder | atomik.Entry]"
+MAKING: Final[list[Make]] = [
     lambda folder: atomik.file(folder / "file", durability="none"),
     lambda folder: atomik.file(folder / "bytes", "wb", durability="none"),
     lambda folder: atomik.folder(folder / "folder", durability="none"),
@@ -102,7 +103,8 @@ def test_an_existing_destination_is_refused(tmp_path: Path) -> None:
 
 def test_an_exception_discards(tmp_path: Path) -> None:
     with own_folder(tmp_path) as folder:
-        for guard in guards(folder):
+        for make in MAKING:
+            guard = make(folder)
             with suppress(KeyError), guard as staging:
                 fill(staging)
                 raise_key_error()

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, cast, get_args
 
 import atomik
 import pytest
@@ -84,7 +84,9 @@ def test_a_checker_passes_what_works_and_finds_what_does_not(checker: str, tmp_p
 
 
 def test_the_modes_of_the_types_are_those_that_work(tmp_path: Path) -> None:
-    modes = [mode for part in get_args(atomik.OpenMode) for mode in get_args(part)]
+    modes: list[atomik.OpenMode] = [
+        mode for part in get_args(atomik.OpenMode) for mode in get_args(part)
+    ]
     assert len(modes) == len(set(modes))
     assert {"w", "wb", "x", "a", "r+", "rb+"} <= set(modes)
     (tmp_path / "there").touch()
@@ -94,6 +96,6 @@ def test_the_modes_of_the_types_are_those_that_work(tmp_path: Path) -> None:
             assert f.writable()
             assert f.readable() == ("+" in mode)
             raise LookupError
-    for mode in ("r", "rb", "rt", "q"):
-        with pytest.raises(ValueError, match=mode):
-            atomik.file(tmp_path / "x", mode)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+    for wrong in ("r", "rb", "rt", "q"):
+        with pytest.raises(ValueError, match=wrong):
+            atomik.file(tmp_path / "x", cast("atomik.OpenMode", wrong))

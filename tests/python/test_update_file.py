@@ -30,15 +30,15 @@ def _old(fs: Filesystem) -> Path:
     return destination
 
 
-def _open(path: Path, mode: str, **options: Any) -> Any:
+def _open(path: Path, mode: atomik.OpenMode, **options: Any) -> Any:
     return atomik.file(path, mode, durability="none", **options)
 
 
-def _data(text: str, mode: str) -> Any:
+def _data(text: str, mode: atomik.OpenMode) -> Any:
     return text.encode() if "b" in mode else text
 
 
-def _edit(file: Any, mode: str) -> list[Any]:
+def _edit(file: Any, mode: atomik.OpenMode) -> list[Any]:
     """Uses a file as programs do, and notes all that it answers."""
     seen: list[Any] = [file.tell(), file.readable(), file.writable(), file.seekable()]
     file.write(_data("THIRD\n", mode))
@@ -58,7 +58,9 @@ def _edit(file: Any, mode: str) -> list[Any]:
 
 @each_mode
 @pytest.mark.parametrize("buffering", [-1, 0, 100])
-def test_an_edit_is_the_one_that_open_would_make(fs: Filesystem, mode: str, buffering: int) -> None:
+def test_an_edit_is_the_one_that_open_would_make(
+    fs: Filesystem, mode: atomik.OpenMode, buffering: int
+) -> None:
     if buffering == 0 and "b" not in mode:
         pytest.skip("open() takes buffering=0 for bytes only")
     destination, plain = _old(fs), fs.path / "plain"
@@ -74,7 +76,7 @@ def test_an_edit_is_the_one_that_open_would_make(fs: Filesystem, mode: str, buff
 @each_mode
 @pytest.mark.parametrize("buffering", [-1, 0])
 def test_the_object_is_of_the_type_that_open_returns(
-    fs: Filesystem, mode: str, buffering: int
+    fs: Filesystem, mode: atomik.OpenMode, buffering: int
 ) -> None:
     if buffering == 0 and "b" not in mode:
         pytest.skip("open() takes buffering=0 for bytes only")
@@ -85,7 +87,7 @@ def test_the_object_is_of_the_type_that_open_returns(
 
 
 @pytest.mark.parametrize("mode", _APPENDING)
-def test_appending_is_the_kernels(fs: Filesystem, mode: str) -> None:
+def test_appending_is_the_kernels(fs: Filesystem, mode: atomik.OpenMode) -> None:
     destination = _old(fs)
     with _open(destination, mode) as staging:
         assert fcntl.fcntl(staging.fileno(), fcntl.F_GETFL) & os.O_APPEND
@@ -97,7 +99,7 @@ def test_appending_is_the_kernels(fs: Filesystem, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", _INSIDE)
 def test_inside_of_a_file_what_is_written_stands_where_it_is_written(
-    fs: Filesystem, mode: str
+    fs: Filesystem, mode: atomik.OpenMode
 ) -> None:
     destination = _old(fs)
     with _open(destination, mode) as staging:
@@ -107,7 +109,7 @@ def test_inside_of_a_file_what_is_written_stands_where_it_is_written(
 
 
 @each_mode
-def test_an_exception_leaves_the_old_version(fs: Filesystem, mode: str) -> None:
+def test_an_exception_leaves_the_old_version(fs: Filesystem, mode: atomik.OpenMode) -> None:
     destination = _old(fs)
     with pytest.raises(LookupError), _open(destination, mode) as staging:
         staging.write(_data("half", mode))
@@ -118,7 +120,9 @@ def test_an_exception_leaves_the_old_version(fs: Filesystem, mode: str) -> None:
 
 
 @each_mode
-def test_an_edit_of_nothing_but_a_look_changes_no_content(fs: Filesystem, mode: str) -> None:
+def test_an_edit_of_nothing_but_a_look_changes_no_content(
+    fs: Filesystem, mode: atomik.OpenMode
+) -> None:
     destination = _old(fs)
     with _open(destination, mode):
         pass
@@ -126,7 +130,7 @@ def test_an_edit_of_nothing_but_a_look_changes_no_content(fs: Filesystem, mode: 
 
 
 @pytest.mark.parametrize("mode", _INSIDE)
-def test_what_is_missing_cannot_be_opened_inside(fs: Filesystem, mode: str) -> None:
+def test_what_is_missing_cannot_be_opened_inside(fs: Filesystem, mode: atomik.OpenMode) -> None:
     with pytest.raises(FileNotFoundError) as raised, _open(fs.path / "file", mode):
         pytest.fail("the body ran")
     assert raised.value.filename == os.fspath(fs.path / "file")
@@ -134,7 +138,7 @@ def test_what_is_missing_cannot_be_opened_inside(fs: Filesystem, mode: str) -> N
 
 
 @pytest.mark.parametrize("mode", _APPENDING)
-def test_what_is_missing_is_appended_to_from_nothing(fs: Filesystem, mode: str) -> None:
+def test_what_is_missing_is_appended_to_from_nothing(fs: Filesystem, mode: atomik.OpenMode) -> None:
     with _open(fs.path / "file", mode) as staging:
         assert staging.tell() == 0
         staging.write(_data("new", mode))
@@ -143,7 +147,7 @@ def test_what_is_missing_is_appended_to_from_nothing(fs: Filesystem, mode: str) 
 
 
 @each_mode
-def test_metadata_is_kept(fs: Filesystem, mode: str) -> None:
+def test_metadata_is_kept(fs: Filesystem, mode: atomik.OpenMode) -> None:
     destination = _old(fs)
     os.chown(destination, 1234, 5678)
     destination.chmod(0o640)
@@ -163,7 +167,7 @@ def test_metadata_is_kept(fs: Filesystem, mode: str) -> None:
 
 
 @each_mode
-def test_an_ordinary_user_edits_its_own_file(fs: Filesystem, mode: str) -> None:
+def test_an_ordinary_user_edits_its_own_file(fs: Filesystem, mode: atomik.OpenMode) -> None:
     folder = fs.folder("home", 0o755, NOBODY.uid, NOBODY.gid)
 
     def edit() -> None:
@@ -179,7 +183,7 @@ def test_an_ordinary_user_edits_its_own_file(fs: Filesystem, mode: str) -> None:
 
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True)
 @pytest.mark.parametrize("mode", ["ab", "rb+"])
-def test_a_big_sparse_file_stays_sparse(fs: Filesystem, mode: str) -> None:
+def test_a_big_sparse_file_stays_sparse(fs: Filesystem, mode: atomik.OpenMode) -> None:
     destination, size, middle = fs.path / "file", 8 << 30, 5 << 30
     with destination.open("wb") as file:
         file.truncate(size)
@@ -212,7 +216,9 @@ def test_a_file_of_many_pieces_is_copied_whole(fs: Filesystem) -> None:
 
 
 @each_mode
-def test_other_names_of_the_file_keep_the_old_version(fs: Filesystem, mode: str) -> None:
+def test_other_names_of_the_file_keep_the_old_version(
+    fs: Filesystem, mode: atomik.OpenMode
+) -> None:
     destination = _old(fs)
     (fs.path / "beside").hardlink_to(destination)
     with _open(destination, mode) as staging:
@@ -221,7 +227,7 @@ def test_other_names_of_the_file_keep_the_old_version(fs: Filesystem, mode: str)
 
 
 @pytest.mark.parametrize("mode", ["a", "r+"])
-def test_a_symlink_is_followed_only_if_asked(fs: Filesystem, mode: str) -> None:
+def test_a_symlink_is_followed_only_if_asked(fs: Filesystem, mode: atomik.OpenMode) -> None:
     _old(fs)
     (fs.path / "link").symlink_to("file")
     with pytest.raises(OSError) as raised, _open(fs.path / "link", mode):
@@ -236,7 +242,7 @@ def test_a_symlink_is_followed_only_if_asked(fs: Filesystem, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["a", "r+"])
-def test_only_a_file_is_edited(fs: Filesystem, mode: str) -> None:
+def test_only_a_file_is_edited(fs: Filesystem, mode: atomik.OpenMode) -> None:
     fs.folder("folder")
     os.mkfifo(fs.path / "fifo")
     for name, error in (("folder", IsADirectoryError), ("fifo", atomik.DestinationBusyError)):
@@ -246,7 +252,9 @@ def test_only_a_file_is_edited(fs: Filesystem, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["a", "r+"])
-def test_what_its_user_may_not_read_is_refused_before_the_body(fs: Filesystem, mode: str) -> None:
+def test_what_its_user_may_not_read_is_refused_before_the_body(
+    fs: Filesystem, mode: atomik.OpenMode
+) -> None:
     folder = fs.folder("home", 0o755, NOBODY.uid, NOBODY.gid)
     (folder / "file").write_text("root's")
     (folder / "file").chmod(0o600)
@@ -262,7 +270,7 @@ def test_what_its_user_may_not_read_is_refused_before_the_body(fs: Filesystem, m
 
 @pytest.mark.parametrize("mode", ["r", "rb", "ar", "r+x", "a+r+", "ra", "aw"])
 def test_modes_that_open_does_not_know_or_that_only_read_are_refused(
-    tmp_path: Path, mode: str
+    tmp_path: Path, mode: atomik.OpenMode
 ) -> None:
     (tmp_path / "file").write_text(_OLD)
     with pytest.raises(ValueError), atomik.file(tmp_path / "file", mode):
@@ -280,7 +288,9 @@ def test_a_text_edit_has_its_encoding_and_newlines(fs: Filesystem) -> None:
 
 
 @each_mode
-def test_staging_in_another_folder_starts_from_the_file_too(fs: Filesystem, mode: str) -> None:
+def test_staging_in_another_folder_starts_from_the_file_too(
+    fs: Filesystem, mode: atomik.OpenMode
+) -> None:
     destination, elsewhere = _old(fs), fs.folder("elsewhere")
     with _open(destination, mode, tmp_dir=elsewhere) as staging:
         staging.seek(0, os.SEEK_END)

@@ -91,7 +91,7 @@ def _fill(folder: Path, writer: int, halfway: Halfway, mode: str = "xb") -> None
         raise StagingLost(describe(error)) from error
 
 
-def _file(mode: str = "wb", **options: Any) -> Publish:
+def _file(mode: atomik.OpenMode = "wb", **options: Any) -> Publish:
     def publish(destination: Path, writer: int, halfway: Halfway) -> None:
         staging: Any
         with atomik.file(destination, mode, durability="none", **options) as staging:

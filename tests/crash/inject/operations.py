@@ -83,7 +83,7 @@ class Operation:
         return replace(self, new=self.old, ends_in="UnsupportedFilesystemError")
 
 
-def _file(mode: str, content: Any, **options: Any) -> Callable[[Path, Keep], None]:
+def _file(mode: atomik.OpenMode, content: Any, **options: Any) -> Callable[[Path, Keep], None]:
     def run(world: Path, keep: Keep) -> None:
         guard = atomik.file(world / DESTINATION, mode, **options, **_encoding(mode))
         keep(guard)

@@ -53,7 +53,9 @@ def _append(destination: Path, token: str, body: Body = nothing, **options: Any)
     _through(destination, "ab", token, body, **options)
 
 
-def _through(destination: Path, mode: str, token: str, body: Body, **options: Any) -> None:
+def _through(
+    destination: Path, mode: atomik.OpenMode, token: str, body: Body, **options: Any
+) -> None:
     guard: Any = atomik.file(destination, mode, **options)
     content = block(token)
     with guard as staging:
