@@ -26,6 +26,9 @@ __all__ = [
     "Orphan",
     "Probe",
     "Snapshot",
+    "__version__",
+    "_orphan",
+    "_probe",
     "exchange",
     "file",
     "folder",
@@ -1026,3 +1029,11 @@ def probe(directory: AnyPath) -> Probe:
         >>> atomik.probe(".").durability in ("full", "none", "unknown")
         True
     """
+
+def _orphan(path: Path, bytes: int, files: int, age: tuple[int, int], removed: bool) -> Orphan:
+    """Makes an `Orphan` again that was pickled."""
+
+def _probe(
+    filesystem: str, mount_id: int, can: list[bool], lock_reach: str, durability: str
+) -> Probe:
+    """Makes a `Probe` again that was pickled."""
