@@ -1030,7 +1030,7 @@ def probe(directory: AnyPath) -> Probe:
         True
     """
 
-def _orphan(path: Path, bytes: int, files: int, age: tuple[int, int], removed: bool) -> Orphan:
+def _orphan(path: Path, bytes: int, files: int, age: tuple[int, int], removed: bool) -> Orphan:  # noqa: A002
     """Makes an `Orphan` again that was pickled."""
 
 def _probe(
