@@ -172,6 +172,7 @@ impl File {
     }
 
     fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().state.awaited();
         slf.py().import("atomik._async")?.call_method1("enter", (slf,))
     }
 
@@ -257,7 +258,7 @@ impl File {
 
 impl Drop for File {
     fn drop(&mut self) {
-        if self.state.is_new() {
+        if self.state.is_forgotten() {
             state::warn_of_drop("File", Some(&self.path), false);
         }
         self.abandon();

@@ -61,7 +61,7 @@ impl<Guard: Own + Send> Inner<Guard> {
 
 impl<Guard: Own> Drop for Inner<Guard> {
     fn drop(&mut self) {
-        if self.state.is_new() {
+        if self.state.is_forgotten() {
             state::warn_of_drop(Guard::NAME, Some(&self.path), false);
         }
         // Where Python is being finalized, the core's own `Drop` is left to do it.
@@ -170,6 +170,7 @@ macro_rules! guard {
             }
 
             fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+                slf.get().0.state.awaited();
                 slf.py().import("atomik._async")?.call_method1("enter", (slf,))
             }
 

@@ -51,6 +51,7 @@ impl Snapshot {
     }
 
     fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.get().state.awaited();
         slf.py().import("atomik._async")?.call_method1("enter", (slf,))
     }
 
@@ -89,7 +90,7 @@ impl Drop for Snapshot {
     fn drop(&mut self) {
         let dropped = self.state.take();
         let is_own = dropped.as_ref().is_some_and(|snapshot| !snapshot.is_foreign());
-        if is_own || self.state.is_new() {
+        if is_own || self.state.is_forgotten() {
             state::warn_of_drop("Snapshot", Some(&self.destination), is_own);
         }
         drop(dropped);

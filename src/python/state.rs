@@ -11,7 +11,10 @@ use super::convert::PathArg;
 pub(super) struct State<Open>(Mutex<Stage<Open>>);
 
 enum Stage<Open> {
-    New,
+    New {
+        /// Has `async with` begun? A task that is cancelled before its guard is entered has forgotten nothing.
+        awaited: bool,
+    },
     /// A thread is entering or ending it.
     Busy,
     Open(Open),
@@ -22,7 +25,7 @@ enum Stage<Open> {
 
 impl<Open> State<Open> {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Stage::New))
+        Self(Mutex::new(Stage::New { awaited: false }))
     }
 
     fn lock(&self) -> MutexGuard<'_, Stage<Open>> {
@@ -32,7 +35,7 @@ impl<Open> State<Open> {
     /// Starts to enter. No lock is held from here on, while Python or the kernel works.
     pub(super) fn start(&self) -> PyResult<()> {
         let mut stage = self.lock();
-        if !matches!(&*stage, Stage::New) {
+        if !matches!(&*stage, Stage::New { .. }) {
             return Err(PyRuntimeError::new_err("a guard is entered once: call atomik again for another version"));
         }
         *stage = Stage::Busy;
@@ -78,7 +81,7 @@ impl<Open> State<Open> {
     pub(super) fn word(&self) -> &'static str {
         let Ok(stage) = self.0.try_lock() else { return "busy" };
         match &*stage {
-            Stage::New => "not entered",
+            Stage::New { .. } => "not entered",
             Stage::Busy => "busy",
             Stage::Open(_) => "open",
             Stage::Ended { committed: true } => "committed",
@@ -86,8 +89,16 @@ impl<Open> State<Open> {
         }
     }
 
-    pub(super) fn is_new(&self) -> bool {
-        matches!(&*self.lock(), Stage::New)
+    /// Notes that `async with` is about to enter it.
+    pub(super) fn awaited(&self) {
+        if let Stage::New { awaited } = &mut *self.lock() {
+            *awaited = true;
+        }
+    }
+
+    /// Has nobody entered it, or tried to?
+    pub(super) fn is_forgotten(&self) -> bool {
+        matches!(&*self.lock(), Stage::New { awaited: false })
     }
 
     pub(super) fn is_committed(&self) -> bool {

@@ -1,6 +1,7 @@
 """`async with` under every event loop: asyncio, trio, and anyio on both."""
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -157,9 +158,10 @@ def test_an_exception_in_the_body_rolls_back(tmp_path: Path, kind: Kind, run: Ru
 @each_kind
 def test_a_cancellation_in_the_body_rolls_back(tmp_path: Path, kind: Kind, run: Run) -> None:
     async def main() -> None:
-        with anyio.move_on_after(0.01):
+        with anyio.CancelScope() as scope:
             async with kind.open(tmp_path / "destination") as staging:
                 kind.write(staging, "half")
+                scope.cancel()
                 await anyio.sleep_forever()
             pytest.fail("it was not cancelled")
 
@@ -247,6 +249,21 @@ def test_trio_does_not_begin_what_is_cancelled_already(tmp_path: Path, run: Run)
     with guard:
         pass
     assert guard.committed
+
+
+@pytest.mark.filterwarnings("error")
+@each_kind
+def test_a_guard_whose_task_was_cancelled_too_early_is_not_warned_of(
+    tmp_path: Path, kind: Kind
+) -> None:
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with kind.open(tmp_path / "destination"):
+                pytest.fail("the body ran")
+
+    LOOPS["trio"](main)
+    gc.collect()
 
 
 def test_elsewhere_the_error_names_what_works(tmp_path: Path) -> None:
