@@ -153,19 +153,17 @@ impl Destination {
         self.parent.as_ref().expect("an open folder until the end").as_fd()
     }
 
-    /// Closes what was staged, and the parent, which nobody needs any more.
-    pub(crate) fn close_with(&mut self, staged: OwnedFd) {
-        if let Some(parent) = self.parent.take() {
-            sys::close_both(staged, parent);
-        }
+    /// Closes what was staged, what is open under the destination's name, and the parent, which nobody needs any more.
+    pub(crate) fn close_with(&mut self, staged: OwnedFd, named: Option<OwnedFd>) {
+        sys::close_together([Some(staged), named, self.parent.take()].into_iter().flatten().collect());
     }
 
     /// Learns from an unnamed file that this process has just made here what the clean-up asks otherwise: the mount, and
-    /// the user.
-    pub(crate) fn learn_from(&self, file: BorrowedFd) {
-        if let Ok(stat) = sys::stat_fd(file) {
-            slot::learn(self.slots(), &stat);
-        }
+    /// the user. Answers what the file is like.
+    pub(crate) fn learn_from(&self, file: BorrowedFd) -> Option<Stat> {
+        let stat = sys::stat_fd(file).ok()?;
+        slot::learn(self.slots(), &stat);
+        Some(stat)
     }
 
     /// The folder that holds slots and unnamed files.
@@ -225,6 +223,11 @@ impl Destination {
     /// What has the name now.
     pub(crate) fn stat(&self) -> Result<Option<Stat>> {
         sys::stat(self.parent(), &self.name).map_err(|error| self.failed("looking at the destination", error))
+    }
+
+    /// Can files be made in its folder, and never be renamed there (`chattr +a`)?
+    pub(crate) fn is_append_only(&self) -> bool {
+        self.stat_parent().is_ok_and(|parent| parent.immutable)
     }
 
     fn stat_parent(&self) -> Result<Stat> {

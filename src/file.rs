@@ -15,8 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::group::{self, HandedOver};
 use crate::metadata;
 use crate::options::{Durability, Options, Settings, Start};
-use crate::publish::{self, InSlot, Terms};
-use crate::slot::{self, Linked, Slot};
+use crate::publish::{self, Before, InSlot, Published, Terms};
+use crate::slot::{self, Slot};
 use crate::snapshot::Base;
 use crate::sync::{self, Mount};
 use crate::sys::{self, Stat, errno};
@@ -61,6 +61,8 @@ pub struct File {
     old: Option<Stat>,
     /// What the displaced version will be called.
     backup: Option<OsString>,
+    /// The mode that an unnamed file was made with, if it was looked at.
+    born: Option<u32>,
     /// The process that it belongs to.
     generation: u32,
 }
@@ -129,10 +131,10 @@ impl File {
             return Err(Error::errno("committing", &destination.path, libc::ECHILD).kind_is(ErrorKind::OtherProcess));
         }
         let (fd, durability, overwrite) = (self.as_fd(), settings.durability, settings.overwrite);
-        let old = match old {
-            Old::Seen(old) => *old,
-            Old::Look if overwrite => self.look_again()?,
-            Old::Look => None,
+        let (old, body_ran) = match old {
+            Old::Seen(old) => (*old, false),
+            Old::Look if overwrite => (self.look_again()?, true),
+            Old::Look => (None, true),
         };
         metadata::settle(destination, settings, fd, old)?;
         sync::file(fd, settings, destination)?;
@@ -142,18 +144,23 @@ impl File {
         let terms = Terms { overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
         let again = durability != Durability::None && Mount::of(fd).unnamed_is_not_enough();
         let mut taken = None;
-        let mut linked = None;
+        let mut published = None;
         if self.backup.is_some() {
             taken = self.keep_displaced(terms, old.is_some(), again)?;
         } else if let Some(slot) = &self.slot {
             publish::named(destination, slot.fd.as_fd(), &destination.name, terms)?;
         } else {
-            linked = publish::unnamed(destination, fd, terms, old.is_some(), again)?;
+            let before = match old {
+                _ if again => Before::NameAndSync,
+                None if !self.opens_for_writing(body_ran) && !destination.is_append_only() => Before::Name,
+                _ => Before::Nothing,
+            };
+            published = Some(publish::unnamed(destination, fd, terms, old.is_some(), before)?);
         }
         let synced = if durability == Durability::Full { destination.sync_parents(fd) } else { Ok(()) };
         self.slot = self.slot.take().or(taken);
         drop(care);
-        let leftover = self.clean_up(linked, checkpoint);
+        let leftover = self.clean_up(published, checkpoint);
         match synced {
             Ok(()) => Ok(Committed::new(leftover)),
             Err(error) => Err(error.with_leftover(leftover)),
@@ -177,6 +184,13 @@ impl File {
             }
         }
         Ok(now)
+    }
+
+    /// Will its owner be able to open a new file for writing, as the publish by a link needs ([`Published::Linked`])?
+    fn opens_for_writing(&self, body_ran: bool) -> bool {
+        let known = if body_ran { None } else { self.born.map(|born| self.settings.permissions.unwrap_or(born)) };
+        // What cannot be looked at is tried.
+        known.or_else(|| Some(sys::stat_fd(self.as_fd()).ok()?.mode)).is_none_or(|mode| mode & 0o200 != 0)
     }
 
     /// Publishes so that the displaced version, if there is one, gets its backup's name: by an exchange in a slot. Answers
@@ -256,20 +270,30 @@ impl File {
     }
 
     /// Gives the slot back and removes orphans; what resists is named, and stays for the next writer.
-    fn clean_up(&mut self, linked: Option<Linked>, checkpoint: Checkpoint) -> Option<Error> {
+    fn clean_up(&mut self, published: Option<Published>, checkpoint: Checkpoint) -> Option<Error> {
         if self.slot.is_some() {
             self.staged = None;
         }
+        let mut named = None;
         let slots = self.destination.slots();
-        let cleaned = match (self.slot.take(), linked) {
+        let cleaned = match (self.slot.take(), published) {
             (Some(slot), _) => slot.give_back(slots, checkpoint),
-            (None, Some(linked)) => linked.give_back(slots, checkpoint),
+            (None, Some(Published::Renamed(linked))) => linked.give_back(slots, checkpoint),
+            (None, Some(Published::Linked(open))) => {
+                if open.is_none() {
+                    // There may have been no descriptor left.
+                    self.staged = None;
+                    publish::tell_watchers(&self.destination);
+                }
+                named = open;
+                slot::remove_orphans(slots, checkpoint)
+            }
             (None, None) => slot::remove_orphans(slots, checkpoint),
         };
         let locked = self.base.is_some() || self.backup.is_some();
         let cleaned = cleaned.and_then(|()| if locked { self.destination.remove_lock() } else { Ok(()) });
         if let Some(staged) = self.staged.take() {
-            self.destination.close_with(staged.into());
+            self.destination.close_with(staged.into(), named);
         }
         cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish())
     }
@@ -388,9 +412,10 @@ fn stage(
     let slots = destination.slots();
     let failed = |error| destination.unstaged(error);
     let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(slots.dir).map_err(failed)? };
+    let mut born = None;
     let (staged, slot) = if let Some(fd) = unnamed {
         if old.is_none() {
-            destination.learn_from(fd.as_fd());
+            born = destination.learn_from(fd.as_fd()).map(|stat| stat.mode);
         }
         (fd, None)
     } else {
@@ -415,7 +440,7 @@ fn stage(
         }
     };
     let mut file =
-        File { staged: Some(staged.into()), destination, settings, slot, base: None, old, backup, generation };
+        File { staged: Some(staged.into()), destination, settings, slot, base: None, old, backup, born, generation };
     if let Some(present) = present {
         file.base = Some(file.start(present, old, checkpoint)?);
     }

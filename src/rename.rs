@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::destination::split;
 use crate::error::{Error, ErrorKind, Result};
-use crate::publish::{self, EXCHANGE, NOREPLACE, WHITEOUT};
+use crate::publish::{self, EXCHANGE, Moved, NOREPLACE, WHITEOUT};
 use crate::sys::{self, errno};
 
 /// The flags of `renameat2(2)`, combined with `|`; any value reaches the kernel.
@@ -62,18 +62,22 @@ pub(crate) fn rename_at(
         other => return other.map_err(|error| explain(src, dst, flags, error)),
     };
     // EINVAL also means "into its own subfolder"; a file cannot be meant by that.
-    let is_folder = sys::stat(src_dir, src.as_os_str()).is_ok_and(|stat| stat.is_some_and(|stat| stat.is_folder()));
-    if is_folder || errno(&error) == libc::EPERM {
+    let kind = sys::stat(src_dir, src.as_os_str()).ok().flatten().map(|stat| stat.kind());
+    if kind == Some(libc::S_IFDIR) || errno(&error) == libc::EPERM {
         return Err(explain(src, dst, flags, error));
     }
-    match publish::move_file(src_dir, src.as_os_str(), dst_dir, dst.as_os_str()) {
-        Ok(None) => Ok(()),
-        Ok(Some(error)) => Err(Error::new("removing the old name", src, error)
+    let moved = publish::move_file(src_dir, src.as_os_str(), dst_dir, dst.as_os_str());
+    let Moved::ByLink(unlinked) = moved.map_err(|error| explain(src, dst, flags, error))? else { return Ok(()) };
+    if kind == Some(libc::S_IFREG) {
+        // Watchers hear of it, as of a rename. What cannot be opened is moved all the same.
+        drop(sys::open_published(dst_dir, dst.as_os_str()));
+    }
+    unlinked.map_err(|error| {
+        Error::new("removing the old name", src, error)
             .to(dst)
             .after_publish()
-            .hint("the file has its new name, and still its old one, too")),
-        Err(error) => Err(explain(src, dst, flags, error)),
-    }
+            .hint("the file has its new name, and still its old one, too")
+    })
 }
 
 /// Exchanges two paths of any types in one step (`RENAME_EXCHANGE`). No sync.

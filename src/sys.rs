@@ -169,6 +169,13 @@ pub(crate) fn open_folder_same_mount(at: BorrowedFd, name: &OsStr) -> io::Result
     }
 }
 
+/// Opens the name of what was just published for writing, and changes nothing: closing it tells watchers that the file is
+/// complete. Whatever has taken the name meanwhile: follows no symlink, waits for no FIFO.
+pub(crate) fn open_published(at: BorrowedFd, name: &OsStr) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    openat(at, name, flags | OFlag::O_WRONLY, 0)
+}
+
 /// An unnamed file in a folder (`O_TMPFILE`); `None` where the filesystem, the kernel or a sandbox
 /// has none. What is a real refusal comes back from the named staging that follows.
 pub(crate) fn tmpfile(dir: BorrowedFd) -> io::Result<Option<OwnedFd>> {
@@ -210,18 +217,22 @@ pub(crate) fn duplicate(fd: BorrowedFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
-/// Closes two descriptors: by one call if their numbers follow each other (`close_range(2)`, Linux 5.9).
-pub(crate) fn close_both(one: OwnedFd, other: OwnedFd) {
-    let (low, high) = if one.as_raw_fd() < other.as_raw_fd() { (one, other) } else { (other, one) };
+/// Closes descriptors: by one call if their numbers follow each other (`close_range(2)`, Linux 5.9).
+pub(crate) fn close_together(mut fds: Vec<OwnedFd>) {
+    fds.sort_by_key(AsRawFd::as_raw_fd);
+    let follow = fds.windows(2).all(|pair| pair[1].as_raw_fd() - pair[0].as_raw_fd() == 1);
     // The explorer of interleavings looks at each close of a descriptor that holds a lock.
-    if cfg!(test) || high.as_raw_fd() - low.as_raw_fd() != 1 {
+    if cfg!(test) || fds.len() < 2 || !follow {
         return;
     }
-    let (low, high) = (low.into_raw_fd(), high.into_raw_fd());
-    // SAFETY: both numbers were owned here, and nothing is between them.
+    let numbers: Vec<_> = fds.into_iter().map(IntoRawFd::into_raw_fd).collect();
+    let (low, high) = (numbers[0], numbers[numbers.len() - 1]);
+    // SAFETY: all these numbers were owned here, and nothing is between them.
     if once("close_range", || check(unsafe { libc::syscall(libc::SYS_close_range, low, high, 0) })).is_err() {
-        // SAFETY: a call that has failed has closed neither; both are owned again.
-        drop(unsafe { (OwnedFd::from_raw_fd(low), OwnedFd::from_raw_fd(high)) });
+        for number in numbers {
+            // SAFETY: a call that has failed has closed none; each is owned again.
+            drop(unsafe { OwnedFd::from_raw_fd(number) });
+        }
     }
 }
 

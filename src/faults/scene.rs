@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, Result};
 use crate::options::{Durability, Options};
-use crate::publish::Terms;
+use crate::publish::{Before, Terms};
 use crate::{Committed, Entry, File, Folder, faults, publish, rename, sys};
 
 /// Everything in a folder, by its path in it: type, mode, user xattr and content.
@@ -180,8 +180,14 @@ fn synced_again(dir: &Path, durability: Durability) -> Result<Committed> {
     };
     let mut file = fs::File::from(file);
     file.write_all(b"new").unwrap();
-    publish::unnamed(&destination, file.as_fd(), Terms { overwrite: true, base: None, backup: None }, true, true)
-        .map(|_| Committed::new(None))
+    publish::unnamed(
+        &destination,
+        file.as_fd(),
+        Terms { overwrite: true, base: None, backup: None },
+        true,
+        Before::NameAndSync,
+    )
+    .map(|_| Committed::new(None))
 }
 
 fn folder(dir: &Path, durability: Durability) -> Result<Committed> {

@@ -35,6 +35,7 @@ _LONG: Final = struct.calcsize("l")
 _GETFLAGS: Final = 2 << 30 | _LONG << 16 | ord("f") << 8 | 1
 _SETFLAGS: Final = 1 << 30 | _LONG << 16 | ord("f") << 8 | 2
 _IMMUTABLE: Final = 0x10
+_APPEND: Final = 0x20
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -88,12 +89,21 @@ def become_dumpable() -> None:
 
 def set_immutable(path: Path, *, immutable: bool) -> None:
     """Does what `chattr +i` and `chattr -i` do."""
+    _set_flag(path, _IMMUTABLE, on=immutable)
+
+
+def set_append_only(path: Path, *, append_only: bool) -> None:
+    """Does what `chattr +a` and `chattr -a` do."""
+    _set_flag(path, _APPEND, on=append_only)
+
+
+def _set_flag(path: Path, flag: int, *, on: bool) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         argument = bytearray(_LONG)
         fcntl.ioctl(fd, _GETFLAGS, argument)
         (flags,) = struct.unpack("l", argument)
-        flags = flags | _IMMUTABLE if immutable else flags & ~_IMMUTABLE
+        flags = flags | flag if on else flags & ~flag
         fcntl.ioctl(fd, _SETFLAGS, struct.pack("l", flags))
     finally:
         os.close(fd)
