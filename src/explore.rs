@@ -138,6 +138,11 @@ fn shorten(path: &Path) -> String {
     if inner.starts_with('#') { "(unnamed)".into() } else { inner.to_owned() }
 }
 
+/// Is this thread an actor?
+pub(crate) fn is_running() -> bool {
+    me().is_some()
+}
+
 /// Stands for a pause: `false` if the thread is no actor and has to sleep.
 pub(crate) fn sleeping() -> bool {
     let Some(me) = me() else { return false };

@@ -284,7 +284,7 @@ fn make(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::Result<Ma
     let at = room.unwrap_or(beside.dir);
     // What cannot be opened could not be locked, and so not be removed either: whether there is a descriptor left is found
     // out before the slot is made.
-    drop(sys::duplicate(at)?);
+    drop(sys::duplicate(at, 3)?);
     match sys::mkdir(at, name, beside.mode()?) {
         Ok(true) => {}
         Ok(false) => {

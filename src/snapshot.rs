@@ -1,5 +1,7 @@
 //! `Snapshot`: one version of a folder, pinned for as long as it is read.
 
+mod number;
+
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -32,7 +34,9 @@ const EAGER: u32 = 100;
 ///
 /// # Platform notes
 /// [`path`](Snapshot::path) leads through `/proc/PID/fd`: other processes of this user can follow it
-/// for as long as the snapshot is open. Resolving it (`canonicalize`) gives a path that is not pinned.
+/// for as long as the snapshot is open. Afterwards it leads nowhere: a number comes again only when half of the limit of
+/// descriptors, at most 15,872, have been used. Resolving it (`canonicalize`) gives a path that is not pinned. It is a
+/// symlink: tools that copy it as such take the folder if `/.` follows.
 ///
 /// # Examples
 /// ```
@@ -64,6 +68,7 @@ impl Snapshot {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let asked = path.as_ref().to_owned();
         let pin = pin(sys::CWD, asked.as_os_str(), true).map_err(|error| failed(&asked, error))?;
+        let pin = Pin { version: number::fresh(pin.version), ..pin };
         let path = proc_path(&pin.version).map_err(|error| failed(&asked, error))?;
         Ok(Self { pin: Some(pin), path, asked, generation: sys::fork_generation() })
     }

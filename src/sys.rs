@@ -7,9 +7,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
-#[cfg(feature = "python")]
-use std::os::fd::RawFd;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -210,11 +208,19 @@ pub(crate) fn link_fd(fd: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Resu
     once("linkat", || unistd::linkat(CWD, path.as_os_str(), dir, name, AtFlags::AT_SYMLINK_FOLLOW))
 }
 
-/// `fcntl(2)`, `F_DUPFD_CLOEXEC`.
-pub(crate) fn duplicate(fd: BorrowedFd) -> io::Result<OwnedFd> {
-    let copy = once("fcntl", || fcntl::fcntl(fd, fcntl::FcntlArg::F_DUPFD_CLOEXEC(3)))?;
+/// `fcntl(2)`, `F_DUPFD_CLOEXEC`: gets the lowest free number from `least` on.
+pub(crate) fn duplicate(fd: BorrowedFd, least: RawFd) -> io::Result<OwnedFd> {
+    let copy = once("fcntl", || fcntl::fcntl(fd, fcntl::FcntlArg::F_DUPFD_CLOEXEC(least)))?;
     // SAFETY: the kernel has just made it for this call.
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// How many descriptors this process may have (`getrlimit(2)`); the kernel's default if that cannot be asked.
+pub(crate) fn descriptor_limit() -> libc::rlim_t {
+    let mut limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
+    // SAFETY: the kernel fills the one structure given. An error leaves it as it is.
+    drop(once("getrlimit", || check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) }.into())));
+    limit.rlim_cur
 }
 
 /// Closes descriptors: by one call if their numbers follow each other (`close_range(2)`, Linux 5.9).

@@ -956,7 +956,8 @@ def snapshot(path: AnyPath) -> Snapshot:
 
     Returns:
         A guard whose `with` and `async with` body gets a `pathlib.Path` below `/proc`. It is good for this
-        process, its threads, and other processes of this user, as long as the snapshot is open.
+        process, its threads, and other processes of this user, as long as the snapshot is open. It is a symlink:
+        tools that copy symlinks as such enter it as `f"{path}/."`.
 
     Raises:
         FileNotFoundError: There is no such folder.

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections import Counter
@@ -554,6 +555,214 @@ def test_opening_amid_publishes_never_finds_a_missing_or_a_mixed_version(fs: Fil
     assert listed(fs.path) == only("destination")
 
 
+def numbered(fs: Filesystem, program: str) -> list[str]:
+    """Runs a program that can open snapshots, and returns what it prints."""
+    with_old(fs)
+    done = run_program("-c", OPENING + program, fs.path / "destination")
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+OPENING: Final = """
+import os, resource, sys
+from concurrent.futures import ThreadPoolExecutor
+import atomik
+
+def limit(number):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(number, hard), hard))
+    return min(number, hard)
+
+def opened(_=None):
+    with atomik.snapshot(sys.argv[1]) as version:
+        os.stat(version / "one")
+        return str(version)
+
+def before_one_repeats():
+    paths = [opened()]
+    while (path := opened()) != paths[0]:
+        paths.append(path)
+    assert len(set(paths)) == len(paths)
+    return paths
+"""
+
+
+@everywhere
+def test_a_path_that_was_kept_does_not_lead_into_a_later_snapshot(fs: Filesystem) -> None:
+    first, second = fs.path / "first", fs.path / "second"
+    for folder in (first, second):
+        publish(folder, folder.name)
+    with atomik.snapshot(first) as version:
+        kept = version / "one"
+    with atomik.snapshot(second) as version, atomik.snapshot(first) as other:
+        assert len({version, other, kept.parent}) == 3
+        assert not kept.exists()
+        # Nor does a file that is opened meanwhile get the number.
+        with (second / "one").open(), pytest.raises(FileNotFoundError):
+            kept.read_text()
+
+
+@on_tmpfs
+def test_threads_never_get_the_same_path(fs: Filesystem) -> None:
+    program = (
+        "limit(1024)\nwith ThreadPoolExecutor(8) as pool: print(*pool.map(opened, range(500)))"
+    )
+    paths = numbered(fs, program)
+    assert len(set(paths)) == 500
+
+
+@on_tmpfs
+def test_a_forked_child_opens_snapshots_and_takes_no_path_from_its_parent(fs: Filesystem) -> None:
+    program = """
+print(opened(), flush=True)
+if os.fork() == 0:
+    print(opened(), flush=True)
+    os._exit(0)
+os.wait()
+print(opened())
+"""
+    assert len(set(numbered(fs, program))) == 3
+
+
+@on_tmpfs
+@pytest.mark.parametrize("limit", [16, 64, 1024, 4096])
+def test_paths_repeat_when_the_numbers_of_the_upper_half_have_been_used(
+    fs: Filesystem, limit: int
+) -> None:
+    [count] = numbered(fs, f"limit({limit})\nprint(len(before_one_repeats()))")
+    assert int(count) == limit - min(limit, 1024) // 2
+
+
+@on_tmpfs
+def test_the_table_of_descriptors_does_not_grow_without_end(fs: Filesystem) -> None:
+    program = """
+if limit(1 << 20) < 16_384:
+    print("few")
+else:
+    print(len(before_one_repeats()))
+    with open("/proc/self/status") as status:
+        print(*[line.split()[1] for line in status if line.startswith("FDSize")])
+"""
+    answers = numbered(fs, program)
+    if answers == ["few"]:
+        pytest.skip("this process may not have as many descriptors")
+    assert answers == ["15872", "16384"]
+
+
+@on_tmpfs
+def test_a_limit_that_is_lowered_is_respected(fs: Filesystem) -> None:
+    paths = numbered(fs, "print(opened())\nlimit(32)\nprint(*[opened() for _ in range(16)])")
+    assert len(set(paths)) == 17
+
+
+@on_tmpfs
+def test_the_last_descriptor_is_enough(fs: Filesystem) -> None:
+    program = """
+opened()  # imports what it needs
+limit(64)
+fillers = []
+try:
+    while True:
+        fillers.append(os.dup(0))
+except OSError:
+    os.close(fillers.pop())
+guard = atomik.snapshot(sys.argv[1])
+with guard as version:
+    print(os.access(version / "one", os.R_OK))
+"""
+    assert numbered(fs, program) == ["True"]
+
+
+def by_tar(version: str, target: Path) -> None:
+    archive = target.with_suffix(".tar")
+    subprocess.run(["tar", "-cf", archive, "-C", version, "."], check=True)
+    target.mkdir()
+    subprocess.run(["tar", "-xf", archive, "-C", target], check=True)
+
+
+def by_tarfile(version: str, target: Path) -> None:
+    archive = target.with_suffix(".tar")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(version, "site")
+    with tarfile.open(archive) as tar:
+        tar.extractall(target.parent, filter="data")
+    (target.parent / "site").rename(target)
+
+
+def by_make_archive(version: str, target: Path) -> None:
+    archive = shutil.make_archive(str(target), "zip", version)
+    shutil.unpack_archive(archive, target)
+
+
+def by_program(*words: str) -> Callable[[str, Path], None]:
+    def copy(version: str, target: Path) -> None:
+        if shutil.which(words[0]) is None:
+            pytest.skip(f"{words[0]} is not installed")
+        subprocess.run([*words, version, target], check=True)
+
+    return copy
+
+
+def by_copytree(version: str, target: Path) -> None:
+    shutil.copytree(version, target)
+
+
+COPYING: Final[dict[str, Callable[[str, Path], None]]] = {
+    "cp": by_program("cp", "-a"),
+    "rsync": by_program("rsync", "-a"),
+    "tar": by_tar,
+    "tarfile": by_tarfile,
+    "shutil.copytree": by_copytree,
+    "shutil.make_archive": by_make_archive,
+}
+
+
+@on_tmpfs
+@pytest.mark.parametrize("copy", COPYING.values(), ids=COPYING)
+def test_tools_that_copy_a_snapshot_enter_it_by_its_dot(
+    fs: Filesystem, tmp_path: Path, copy: Callable[[str, Path], None]
+) -> None:
+    destination = with_old(fs)
+    with atomik.snapshot(destination) as version:
+        publish(destination, "new")
+        copy(f"{version}/.", tmp_path / "copy")
+    assert not (tmp_path / "copy").is_symlink()
+    assert read(tmp_path / "copy") == "old"
+
+
+@on_tmpfs
+def test_tools_that_look_into_a_snapshot_enter_it_by_its_dot(fs: Filesystem) -> None:
+    destination = with_old(fs)
+    publish(destination, "x" * 100_000)
+
+    def said(*words: str) -> list[str]:
+        done = subprocess.run(words, check=True, capture_output=True, text=True)
+        return done.stdout.split()
+
+    with atomik.snapshot(destination) as version:
+        dot = f"{version}/."
+        assert set(said("find", dot, "-type", "f")) == {f"{dot}/inner/two", f"{dot}/one"}
+        size, path = said("du", "--summarize", "--bytes", dot)
+        assert int(size) >= 200_000
+        assert path == dot
+        assert sorted(os.listdir(dot)) == ["inner", "one"]
+        assert not os.path.islink(dot)
+
+
+@on_tmpfs
+def test_a_lazy_reader_fails_after_the_snapshot_instead_of_reading_another_version(
+    fs: Filesystem,
+) -> None:
+    dataset = pytest.importorskip("pyarrow.dataset")
+    destination = fs.path / "destination"
+    publish_table(destination, 1, "csv")
+    with atomik.snapshot(destination) as path:
+        lazy = dataset.dataset(path, format="csv")
+    publish_table(destination, 2, "csv")
+    with atomik.snapshot(destination), pytest.raises(FileNotFoundError):
+        lazy.to_table()
+
+
 SLOW_WRITER: Final = """
 import os, sys
 from pathlib import Path
@@ -611,7 +820,7 @@ def test_a_slot_in_which_a_reader_pins_a_version_is_nobodys_who_has_made_it_befo
     assert listed(fs.path) == only("destination")
 
 
-BUDGET: Final = {"opening": 4, "closing": 3, "closing a displaced version": 36}
+BUDGET: Final = {"opening": 6, "closing": 3, "closing a displaced version": 36}
 """System calls. The last is for an empty version, the only one in a slot, and for the last reader."""
 
 PROGRAM: Final = """
@@ -661,7 +870,7 @@ def test_a_reader_never_waits_for_a_lock_and_writes_nothing(traced: dict[str, li
     assert len(locks) == 5
     assert all("LOCK_NB" in lock or "LOCK_UN" in lock for lock in locks)
     names = {call.name for name in ("opening", "closing") for call in traced[name]}
-    assert names <= {"openat", "flock", "statx", "readlink", "close"}
+    assert names <= {"openat", "flock", "statx", "fcntl", "readlink", "close"}
 
 
 NFS: Final = """
