@@ -425,7 +425,8 @@ def test_a_snapshot_that_nobody_holds_any_more_pins_nothing(fs: Filesystem) -> N
     guard.__enter__()
     publish(destination, "new")
     assert fs.leftovers() != []
-    del guard
+    with pytest.warns(ResourceWarning, match="not ended"):
+        del guard
     assert listed(fs.path) == only("destination")
 
 
