@@ -91,16 +91,22 @@ fn atomik(times: &mut Times, folder: &CStr) -> io::Result<()> {
     let new = times.call("openat O_TMPFILE", || unsafe { libc::openat(dir, c".".as_ptr(), unnamed, 0o666).into() })?;
     times.call("write", || write(new))?;
     times.call("statx new", || statx(new, nothing))?;
-    let old = CString::new(format!("/proc/self/fd/{dir}/file"))?;
     let list = list.as_mut_ptr().cast();
-    times.call("llistxattr old", || unsafe { libc::llistxattr(old.as_ptr(), list, 256) as libc::c_long })?;
-    times.call("flistxattr new", || unsafe { libc::flistxattr(new, list, 256) as libc::c_long })?;
+    let how = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let old = times.call("openat old", || unsafe { libc::openat(dir, name.as_ptr(), how).into() })?;
+    times.call("flistxattr of both", || unsafe { libc::flistxattr(old, list, 256) as libc::c_long })?;
+    let mut flags = 0_u32;
+    // A filesystem without flags refuses it.
+    let get = || unsafe { libc::ioctl(old, libc::FS_IOC_GETFLAGS as _, &raw mut flags).max(0).into() };
+    times.call("ioctl old", get)?;
+    times.call("flistxattr of both", || unsafe { libc::flistxattr(new, list, 256) as libc::c_long })?;
     times.call("flock", || unsafe { libc::flock(new, libc::LOCK_EX | libc::LOCK_NB).into() })?;
     times.call("linkat", || unsafe {
         libc::linkat(new, nothing.as_ptr(), dir, slot.as_ptr(), libc::AT_EMPTY_PATH).into()
     })?;
     times.call("renameat", || rename(dir, slot, name))?;
-    times.call("close new", || close(new))?;
+    times.call("close new, old", || close(new))?;
+    times.call("close new, old", || close(old))?;
     for name in [c".atomik-u0.file~", c".atomik-lock.file~"] {
         times.call("statx of two names", || statx(dir, name))?;
     }

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::metadata;
 use crate::sys::{self, Stat};
 use crate::tree::Checkpoint;
 
@@ -21,12 +22,33 @@ const PIECE: u64 = 64 << 20;
 struct Means {
     reflink: AtomicBool,
     copy_range: AtomicBool,
+    /// Are there inode flags here, and was there one that a copy may inherit from its folder?
+    flags: AtomicBool,
+    inherited_flags: AtomicBool,
 }
 
 impl Means {
     fn new() -> Self {
-        Self { reflink: AtomicBool::new(true), copy_range: AtomicBool::new(true) }
+        let (yes, no) = (|| AtomicBool::new(true), AtomicBool::new(false));
+        Self { reflink: yes(), copy_range: yes(), flags: yes(), inherited_flags: no }
     }
+}
+
+/// Gives an empty copy the original's inode flags: no-copy-on-write only takes effect on what is empty, and blocks are only
+/// shared between files that are alike in it.
+fn flags(from: BorrowedFd, to: BorrowedFd, means: &Means) -> io::Result<()> {
+    if !means.flags.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    match metadata::flags::of(from)? {
+        None => means.flags.store(false, Ordering::Relaxed),
+        Some(0) if !means.inherited_flags.load(Ordering::Relaxed) => {}
+        Some(flags) => {
+            means.inherited_flags.store(true, Ordering::Relaxed);
+            metadata::flags::give(to, flags)?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies a file's content into an empty file.

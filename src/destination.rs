@@ -153,17 +153,16 @@ impl Destination {
         self.parent.as_ref().expect("an open folder until the end").as_fd()
     }
 
-    /// Closes what was staged, what is open under the destination's name, and the parent, which nobody needs any more.
-    pub(crate) fn close_with(&mut self, staged: OwnedFd, named: Option<OwnedFd>) {
-        sys::close_together([Some(staged), named, self.parent.take()].into_iter().flatten().collect());
+    /// Closes what was staged, what else is open of the destination (a new file's name, or the replaced version), and the
+    /// parent, which nobody needs any more.
+    pub(crate) fn close_with(&mut self, staged: OwnedFd, other: Option<OwnedFd>) {
+        sys::close_together([Some(staged), other, self.parent.take()].into_iter().flatten().collect());
     }
 
     /// Learns from an unnamed file that this process has just made here what the clean-up asks otherwise: the mount, and
-    /// the user. Answers what the file is like.
-    pub(crate) fn learn_from(&self, file: BorrowedFd) -> Option<Stat> {
-        let stat = sys::stat_fd(file).ok()?;
-        slot::learn(self.slots(), &stat);
-        Some(stat)
+    /// the user.
+    pub(crate) fn learn_from(&self, file: &Stat) {
+        slot::learn(self.slots(), file);
     }
 
     /// The folder that holds slots and unnamed files.

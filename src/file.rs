@@ -13,7 +13,7 @@ use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{self, HandedOver};
-use crate::metadata;
+use crate::metadata::{self, Given, Shown, Work};
 use crate::options::{Durability, Options, Settings, Start};
 use crate::publish::{self, Before, InSlot, Published, Terms};
 use crate::slot::{self, Slot};
@@ -61,8 +61,10 @@ pub struct File {
     old: Option<Stat>,
     /// What the displaced version will be called.
     backup: Option<OsString>,
-    /// The mode that an unnamed file was made with, if it was looked at.
+    /// The mode that staging was made with.
     born: Option<u32>,
+    /// What staging was given of the version to be replaced.
+    given: Given,
     /// The process that it belongs to.
     generation: u32,
 }
@@ -136,7 +138,9 @@ impl File {
             Old::Look if overwrite => (self.look_again()?, true),
             Old::Look => (None, true),
         };
-        metadata::settle(destination, settings, fd, old)?;
+        metadata::settle(destination, settings, (fd, None), old, &self.given, || {
+            Shown::by(&self.destination, self.as_fd())
+        })?;
         sync::file(fd, settings, destination)?;
         checkpoint().map_err(|error| destination.failed("committing", error))?;
         let care = old.map(|_| sync::care(fd, durability, destination, true));
@@ -240,7 +244,9 @@ impl File {
             return Err(group::refused(destination));
         }
         let old = if settings.overwrite { self.look_again()? } else { None };
-        metadata::settle(destination, settings, self.as_fd(), old)?;
+        metadata::settle(destination, settings, (self.as_fd(), None), old, &self.given, || {
+            Shown::by(&self.destination, self.as_fd())
+        })?;
         let failed = |error| destination.failed("staging in the group", error);
         if settings.durability != Durability::None {
             // The disk works while the next one is staged.
@@ -256,7 +262,7 @@ impl File {
         let own = self.slot.take();
         let given_back = own.map_or(Ok(()), |own| own.give_back(self.destination.slots(), &mut tree::go_on));
         let leftover = given_back.err().map(|error| self.destination.failed("cleaning up", error));
-        Ok(HandedOver { kind: Kind::File, later: None, leftover })
+        Ok(HandedOver { kind: Kind::File, later: None, time: None, leftover })
     }
 
     /// Where it is to be published.
@@ -293,7 +299,7 @@ impl File {
         let locked = self.base.is_some() || self.backup.is_some();
         let cleaned = cleaned.and_then(|()| if locked { self.destination.remove_lock() } else { Ok(()) });
         if let Some(staged) = self.staged.take() {
-            self.destination.close_with(staged.into(), named);
+            self.destination.close_with(staged.into(), named.or(self.given.held.take()));
         }
         cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish())
     }
@@ -412,11 +418,7 @@ fn stage(
     let slots = destination.slots();
     let failed = |error| destination.unstaged(error);
     let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(slots.dir).map_err(failed)? };
-    let mut born = None;
     let (staged, slot) = if let Some(fd) = unnamed {
-        if old.is_none() {
-            born = destination.learn_from(fd.as_fd()).map(|stat| stat.mode);
-        }
         (fd, None)
     } else {
         let slot = Slot::take(slots).map_err(failed)?;
@@ -439,8 +441,29 @@ fn stage(
             }
         }
     };
-    let mut file =
-        File { staged: Some(staged.into()), destination, settings, slot, base: None, old, backup, born, generation };
+    let given = Given::default();
+    let mut file = File {
+        staged: Some(staged.into()),
+        destination,
+        settings,
+        slot,
+        base: None,
+        old,
+        backup,
+        given,
+        born: None,
+        generation,
+    };
+    // From here on Drop gives the slot back.
+    let born = sys::stat_fd(file.as_fd()).map_err(|error| file.destination.unstaged(error))?;
+    if file.slot.is_none() && !file.destination.elsewhere() {
+        file.destination.learn_from(&born);
+    }
+    file.born = Some(born.mode);
+    let opened = present.as_ref().and_then(Option::as_ref);
+    let old_version = (opened.map(|(_, stat)| *stat).or(old), opened.map(|(fd, _)| fd.as_fd()));
+    file.given =
+        metadata::begin(&file.destination, &file.settings, file.as_fd(), old_version, Some(born), Work::ByDescriptor)?;
     if let Some(present) = present {
         file.base = Some(file.start(present, old, checkpoint)?);
     }

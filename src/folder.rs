@@ -15,7 +15,7 @@ use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{self, Group, HandedOver};
-use crate::metadata;
+use crate::metadata::{self, Given, Shown, Work};
 use crate::options::{Cleanup, Durability, Options, Settings, Siblings, Start};
 use crate::publish::{self, InSlot, Terms};
 use crate::slot::{self, Slot};
@@ -49,8 +49,28 @@ struct Staged {
     base: Option<Base>,
     /// What the displaced version will be called.
     backup: Option<OsString>,
+    /// What staging was given of the version to be replaced.
+    draft: Draft,
     /// The process that it belongs to.
     generation: u32,
+}
+
+/// What was staged before the body, if anything was.
+#[derive(Debug, Default)]
+struct Draft {
+    /// A folder open for reading, or the bare handle of a file: while it is open nothing else gets its inode number.
+    fd: Option<OwnedFd>,
+    given: Given,
+}
+
+/// What the body has made.
+struct Made {
+    kind: Kind,
+    opened: Option<OwnedFd>,
+    /// What it is like, if that is known.
+    stat: Option<Stat>,
+    /// What it was given, if it is what was staged before the body.
+    given: Given,
 }
 
 impl Staged {
@@ -66,12 +86,19 @@ impl Staged {
         let generation = sys::fork_generation();
         let path = PathBuf::new();
         let settings = settings.clone();
-        let mut staged = Self { destination, settings, kind, slot: Some(slot), path, base: None, backup, generation };
+        let draft = Draft::default();
+        let mut staged =
+            Self { destination, settings, kind, slot: Some(slot), path, base: None, backup, draft, generation };
         // From here on Drop gives the slot back.
         metadata::inherit(&staged.destination, staged.slot())?;
         staged.prepare(kind, old)?;
         if staged.settings.start != Start::Empty {
-            staged.base = Some(staged.start(old, checkpoint)?);
+            let (base, draft) = staged.start(old, checkpoint)?;
+            (staged.base, staged.draft) = (Some(base), draft);
+        } else if kind == Kind::Any {
+            metadata::hand_on_flags(&staged.destination, &staged.settings, staged.slot(), old)?;
+        } else if staged.settings.preserve && old.is_some_and(|old| old.is_folder()) {
+            staged.draft = staged.draft(old)?;
         }
         staged.path = staged.shown_path();
         Ok(staged)
@@ -138,10 +165,19 @@ impl Staged {
         Ok(())
     }
 
+    /// Opens the staging folder, and gives it the metadata of the version that it is to replace.
+    fn draft(&self, old: Option<Stat>) -> Result<Draft> {
+        let (destination, settings) = (&self.destination, &self.settings);
+        let fd = sys::open_folder(self.slot(), &destination.name)
+            .map_err(|error| destination.failed("creating staging", error))?;
+        let given = metadata::begin(destination, settings, fd.as_fd(), (old, None), None, Work::ByName)?;
+        Ok(Draft { fd: Some(fd), given })
+    }
+
     /// Copies the present version into staging.
-    fn start(&self, old: Option<Stat>, checkpoint: Checkpoint) -> Result<Base> {
+    fn start(&self, old: Option<Stat>, checkpoint: Checkpoint) -> Result<(Base, Draft)> {
         let destination = &self.destination;
-        let Some(mut old) = old else { return Ok(Base::nothing()) };
+        let Some(mut old) = old else { return Ok((Base::nothing(), Draft::default())) };
         for _ in 0..ROUNDS {
             if !old.is_folder() {
                 return self.start_with_file();
@@ -151,7 +187,7 @@ impl Staged {
             let copied = self.copy(&present, checkpoint);
             present.release(|| sys::stat(destination.parent(), &destination.name), checkpoint);
             let failure = match copied {
-                Ok(base) => return Ok(base),
+                Ok(copied) => return Ok(copied),
                 Err(failure) => failure,
             };
             // Where a writer does not see the pin (see `LockReach`), it may remove the version under the copy.
@@ -166,13 +202,15 @@ impl Staged {
     }
 
     /// Copies a version that is pinned.
-    fn copy(&self, present: &Pin, checkpoint: Checkpoint) -> Result<Base> {
+    fn copy(&self, present: &Pin, checkpoint: Checkpoint) -> Result<(Base, Draft)> {
         let (destination, slot) = (&self.destination, self.slot());
         let failed = |error| destination.failed("copying the present version", error);
         if sys::stat(slot, &destination.name).map_err(failed)?.is_none() {
             sys::mkdir(slot, &destination.name, 0o777).map_err(failed)?;
         }
         let into = sys::open_folder(slot, &destination.name).map_err(failed)?;
+        let old = (Some(present.stat()), Some(present.as_fd()));
+        let given = metadata::begin(destination, &self.settings, into.as_fd(), old, None, Work::ByName)?;
         clone::tree(present.as_fd(), into.as_fd(), checkpoint).map_err(|failure| {
             let error = Error::new("copying the present version", &destination.path.join(failure.place), failure.error);
             match failure.hint {
@@ -182,13 +220,18 @@ impl Staged {
         })?;
         // Open without the pin: a version that is displaced meanwhile can go, its inode number cannot.
         let handle = sys::openat(present.as_fd(), OsStr::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY, 0);
-        Ok(Base::version(handle.map_err(failed)?, present.stat()))
+        Ok((Base::version(handle.map_err(failed)?, present.stat()), Draft { fd: Some(into), given }))
     }
 
     /// The same for a file, at a path for a tool.
-    fn start_with_file(&self) -> Result<Base> {
+    fn start_with_file(&self) -> Result<(Base, Draft)> {
         let (destination, slot) = (&self.destination, self.slot());
-        let copy = || {
+        let failed = |error| {
+            let link = errno(&error) == libc::ELOOP;
+            let error = destination.failed("copying the present version", error);
+            if link { error.hint("it is a symlink: pass follow_symlinks=True") } else { error }
+        };
+        let open = || {
             let from = sys::open_any(destination.parent(), &destination.name)?;
             let stat = sys::stat_fd(from.as_fd())?;
             if stat.kind() != libc::S_IFREG {
@@ -196,14 +239,33 @@ impl Staged {
             }
             let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
             let to = sys::openat(slot, &destination.name, flags, 0o666)?;
-            clone::content(from.as_fd(), to.as_fd(), &stat, &mut tree::go_on)?;
-            Ok(Base::version(from, stat))
+            Ok((from, stat, to))
         };
-        copy().map_err(|error| {
-            let link = errno(&error) == libc::ELOOP;
-            let error = destination.failed("copying the present version", error);
-            if link { error.hint("it is a symlink: pass follow_symlinks=True") } else { error }
-        })
+        let (from, stat, to) = open().map_err(failed)?;
+        let old = (Some(stat), Some(from.as_fd()));
+        let given = metadata::begin(destination, &self.settings, to.as_fd(), old, None, Work::ByName)?;
+        clone::content(from.as_fd(), to.as_fd(), &stat, &mut tree::go_on).map_err(failed)?;
+        let fd = sys::open_name(slot, &destination.name).map_err(failed)?;
+        Ok((Base::version(from, stat), Draft { fd: Some(fd), given }))
+    }
+
+    /// What a file or folder shows that is made in the slot, and given nothing.
+    fn fresh(&self, kind: Kind) -> io::Result<Shown> {
+        let (slot, name) = (self.slot(), slot::scratch("fresh", &self.destination.name));
+        let look = || {
+            let fd = if kind == Kind::Folder {
+                sys::mkdir(slot, &name, 0o777)?;
+                sys::open_folder(slot, &name)?
+            } else {
+                let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+                sys::openat(slot, &name, flags, 0o666)?
+            };
+            Shown::by(&self.destination, fd.as_fd())
+        };
+        let shown = look();
+        let removed = if kind == Kind::Folder { sys::rmdir(slot, &name) } else { sys::unlink(slot, &name) };
+        let shown = shown?;
+        removed.map(|()| shown)
     }
 
     /// On an overlay a folder of a lower layer cannot be moved (`EXDEV`). Renaming it onto a folder
@@ -243,15 +305,17 @@ impl Staged {
     }
 
     fn finish(&mut self, checkpoint: Checkpoint) -> Result<Committed> {
-        let (destination, settings) = (&self.destination, &self.settings);
         self.owned("committing")?;
+        let draft = std::mem::take(&mut self.draft);
+        let (destination, settings) = (&self.destination, &self.settings);
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
-        let (kind, opened) = self.examine(destination)?;
+        let Made { kind, opened, stat, given } = self.examine(destination, draft)?;
         let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
         let mut later = None;
         if let Some(fd) = &opened {
-            later = metadata::settle(destination, settings, fd.as_fd(), old)?;
+            let staged = (fd.as_fd(), stat);
+            later = metadata::settle(destination, settings, staged, old, &given, || self.fresh(kind))?;
             if kind == Kind::Folder {
                 sync::folder(fd.as_fd(), slot, settings, destination, checkpoint)?;
             } else {
@@ -268,11 +332,14 @@ impl Staged {
         } else {
             publish::named(destination, slot, name, terms).map(|()| None)?
         };
-        let locked = exchanged.is_some_and(|exchanged| exchanged.lock_gone);
-        let settled = self.after_publish(opened.as_ref(), later, durability);
+        let locked = exchanged.as_ref().is_some_and(|exchanged| exchanged.lock_gone);
+        let time = stat
+            .filter(|staged| staged.is_folder() && exchanged.is_some())
+            .and_then(|stat| metadata::own_time(&stat, &given));
+        let settled = self.after_publish(opened.as_ref(), (later, time), durability);
         drop(care);
         // FUSE keeps the name of what is open, and the slot with it.
-        drop(opened);
+        sys::close_together(opened.into_iter().chain(given.held).collect());
         if let Some(slot) = &mut self.slot {
             slot.lock_taken = locked && !self.destination.elsewhere();
         }
@@ -314,42 +381,60 @@ impl Staged {
 
     /// Moves a sibling to a group's slot; `destination` is beside this one.
     fn hand_over_sibling(&self, destination: &Destination, slot: BorrowedFd, name: &OsStr) -> Result<HandedOver> {
-        let (kind, opened) = self.examine(destination)?;
+        let made = self.examine(destination, Draft::default())?;
         // Exact permissions are for the entry.
         let settings = Settings { permissions: None, ..self.settings.clone() };
-        self.move_to_group(destination, &settings, (kind, opened), slot, name)
+        self.move_to_group(destination, &settings, made, slot, name)
     }
 
     fn move_to_group(
         &self,
         destination: &Destination,
         settings: &Settings,
-        (kind, opened): (Kind, Option<OwnedFd>),
+        made: Made,
         slot: BorrowedFd,
         name: &OsStr,
     ) -> Result<HandedOver> {
+        let Made { kind, opened, stat, given } = made;
         let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
         let mut later = None;
         if let Some(fd) = &opened {
-            later = metadata::settle(destination, settings, fd.as_fd(), old)?;
+            let staged = (fd.as_fd(), stat);
+            later = metadata::settle(destination, settings, staged, old, &given, || self.fresh(kind))?;
         }
+        let time = stat.filter(Stat::is_folder).and_then(|stat| metadata::own_time(&stat, &given));
         sys::renameat2(self.slot(), &destination.name, slot, name, 0)
             .map_err(|error| destination.failed("staging in the group", error))?;
-        Ok(HandedOver { kind, later, leftover: None })
+        Ok(HandedOver { kind, later, time, leftover: None })
     }
 
     /// Opens what the body has made: a folder, a file, or a symlink, which cannot be opened.
-    fn examine(&self, destination: &Destination) -> Result<(Kind, Option<OwnedFd>)> {
+    fn examine(&self, destination: &Destination, draft: Draft) -> Result<Made> {
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
+        let (mut staged, mut given) = (None, Given::default());
+        if let Some(fd) = draft.fd {
+            let stat = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing())?;
+            // The body may have put something else in its place.
+            if draft.given.shown.as_ref().is_some_and(|shown| shown.stat.same(&stat)) {
+                given = draft.given;
+                if stat.is_folder() {
+                    return Ok(Made { kind: Kind::Folder, opened: Some(fd), stat: Some(stat), given });
+                }
+                staged = Some(stat);
+            }
+        }
         // A folder is opened for its sync anyway; what a tool made may be a symlink, or cannot be opened.
-        let staged = match sys::open_folder(slot, name) {
+        let folder = match sys::open_folder(slot, name) {
             Ok(fd) => Some(fd),
             Err(error) if errno(&error) == libc::ENOENT => return Err(self.nothing()),
             Err(error) if matches!(errno(&error), libc::ENOTDIR | libc::ELOOP) => None,
             Err(error) => return Err(stop(error)),
         };
-        let (kind, opened) = if let Some(folder) = staged {
+        let (kind, opened) = if let Some(folder) = folder {
+            if self.settings.overwrite {
+                staged = Some(sys::stat_fd(folder.as_fd()).map_err(stop)?);
+            }
             (Kind::Folder, Some(folder))
         } else {
             let hint = "only a file that its owner can open, a folder or a symlink can be published";
@@ -359,17 +444,18 @@ impl Staged {
             return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
                 .hint("the path ends with a slash, but what is to be published is no folder"));
         }
-        Ok((kind, opened))
+        Ok(Made { kind, opened, stat: staged, given })
     }
 
     /// Moves the new version to a group's slot instead of publishing it.
     fn hand_over(&mut self, slot: BorrowedFd, name: &OsStr) -> Result<HandedOver> {
         self.owned("committing")?;
+        let draft = std::mem::take(&mut self.draft);
         let (destination, settings) = (&self.destination, &self.settings);
         if self.base.is_some() || self.backup.is_some() || destination.elsewhere() {
             return Err(group::refused(destination));
         }
-        let handed = self.move_to_group(destination, settings, self.examine(destination)?, slot, name)?;
+        let handed = self.move_to_group(destination, settings, self.examine(destination, draft)?, slot, name)?;
         let own = self.slot.take();
         let given_back = own.map_or(Ok(()), |own| own.give_back(destination.slots(), &mut tree::go_on));
         let leftover = given_back.err().map(|error| destination.failed("cleaning up", error));
@@ -386,13 +472,22 @@ impl Staged {
         }
     }
 
-    /// Sets a mode that could not be moved with, and syncs the folders.
-    fn after_publish(&self, opened: Option<&OwnedFd>, later: Option<u32>, durability: Durability) -> Result<()> {
+    /// Sets a mode that could not be moved with, and a time that the move has changed; syncs the folders.
+    fn after_publish(
+        &self,
+        opened: Option<&OwnedFd>,
+        (later, time): (Option<u32>, Option<(i64, u32)>),
+        durability: Durability,
+    ) -> Result<()> {
         let (full, ordered) = (durability == Durability::Full, durability != Durability::None);
         let failed = |error| self.destination.failed("setting the new version's mode", error).after_publish();
         let mut changed = Ok(());
+        if let (Some(time), Some(fd)) = (time, opened) {
+            changed = metadata::keep_time(fd.as_fd(), time)
+                .map_err(|error| self.destination.failed("setting the new version's time", error).after_publish());
+        }
         if let (Some(mode), Some(fd)) = (later, opened) {
-            changed = sys::chmod(fd.as_fd(), mode).map_err(failed);
+            changed = changed.and(sys::chmod(fd.as_fd(), mode).map_err(failed));
             if changed.is_ok() && ordered {
                 let hint = "the new version is published, but a power cut may take its mode, or bring the old one back";
                 sys::fsync(fd.as_fd()).map_err(|error| failed(error).kind_is(ErrorKind::Durability).hint(hint))?;
@@ -415,6 +510,7 @@ impl Staged {
 
     fn rollback(&mut self, checkpoint: Checkpoint) -> Result<()> {
         self.owned("rolling back")?;
+        self.draft = Draft::default();
         let Some(slot) = self.slot.take() else { return Ok(()) };
         slot.give_back(self.destination.slots(), checkpoint)
             .map_err(|error| self.destination.failed("rolling back", error))
@@ -478,6 +574,7 @@ fn give_back_later(slot: Slot, destination: &Arc<Destination>) -> Option<Slot> {
 impl Drop for Staged {
     fn drop(&mut self) {
         if self.generation == sys::fork_generation() {
+            self.draft = Draft::default();
             if let Some(slot) = self.slot.take() {
                 // Drop cannot report: what resists stays as an orphan for the next writer.
                 drop(slot.give_back(self.destination.slots(), &mut tree::go_on));

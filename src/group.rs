@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::file::File;
 use crate::folder::{Entry, Folder};
 use crate::lock;
+use crate::metadata;
 use crate::options::{Durability, Options, Settings};
 use crate::publish::{self, Exchanged, InSlot, Terms};
 use crate::slot::{self, Slot};
@@ -129,6 +130,8 @@ struct Member {
     parent: u32,
     /// The mode that it cannot be moved with.
     later: Option<u32>,
+    /// The modification time that its body has set, of a folder.
+    time: Option<(i64, u32)>,
     /// The mode that the displaced folder gets back if it is.
     displaced_mode: Option<u32>,
     kind: Kind,
@@ -141,6 +144,7 @@ struct Member {
 pub(crate) struct HandedOver {
     pub(crate) kind: Kind,
     pub(crate) later: Option<u32>,
+    pub(crate) time: Option<(i64, u32)>,
     pub(crate) leftover: Option<Error>,
 }
 
@@ -317,6 +321,7 @@ impl Group {
             inode: 0,
             parent,
             later: None,
+            time: None,
             displaced_mode: None,
             kind: Kind::Any,
             overwrite: false,
@@ -340,9 +345,9 @@ impl Group {
             Ok((handed, stat.ok_or_else(vanished)?))
         });
         match put {
-            Ok((HandedOver { kind, later, leftover }, stat)) => {
+            Ok((HandedOver { kind, later, time, leftover }, stat)) => {
                 self.leftover = self.leftover.take().or(leftover.map(Error::after_publish));
-                self.members.push(Member { kind, later, overwrite, inode: stat.ino, ..member });
+                self.members.push(Member { kind, later, time, overwrite, inode: stat.ino, ..member });
                 Ok(())
             }
             Err(error) => {
@@ -537,21 +542,26 @@ impl Group {
         Ok(true)
     }
 
-    /// After the publishes: sets modes that could not be moved with, and syncs the folders.
+    /// After the publishes: sets modes that could not be moved with and times that the move has changed, and syncs the folders.
     fn settle(&self, settings: &Settings) -> Result<()> {
         let mut outcome = Ok(());
-        for member in self.members.iter().filter(|member| member.later.is_some()) {
+        let to_set = |member: &&Member| member.later.is_some() || member.time.is_some() && member.replaces;
+        for member in self.members.iter().filter(to_set) {
             let set = || -> io::Result<()> {
                 let fd = sys::open_folder(self.parents[member.parent as usize].open()?.as_fd(), &member.name)?;
                 if sys::stat_fd(fd.as_fd())?.ino == member.inode {
-                    sys::chmod(fd.as_fd(), member.later.unwrap_or_default())?;
+                    if let Some(time) = member.time {
+                        metadata::keep_time(fd.as_fd(), time)?;
+                    }
+                    let Some(mode) = member.later else { return Ok(()) };
+                    sys::chmod(fd.as_fd(), mode)?;
                     if settings.durability != Durability::None {
                         sys::fsync(fd.as_fd())?;
                     }
                 }
                 Ok(())
             };
-            let failed = |error| self.failed(member, "setting the new version's mode", error).after_publish();
+            let failed = |error| self.failed(member, "setting the new version's mode and time", error).after_publish();
             outcome = outcome.and(set().map_err(failed));
         }
         if settings.durability != Durability::Full {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
-use super::{Means, copy};
+use super::{Means, copy, flags};
 use crate::metadata::{self, Metadata};
 use crate::sys::{self, Stat, errno};
 use crate::tree::{self, Checkpoint, Visitor};
@@ -167,6 +167,7 @@ fn fill(from: BorrowedFd, to: BorrowedFd, shared: &Shared, checkpoint: Checkpoin
             workers: None,
         };
         let reader = sys::open_folder(from, OsStr::new("."))?;
+        flags(from, to, &shared.means)?;
         let walked = tree::walk(reader, &mut cloning, &mut || shared.go_on().and_then(|()| checkpoint()));
         let walked = walked.and_then(|()| cloning.hand_on());
         if walked.is_err() {
@@ -325,6 +326,7 @@ impl Visitor for Cloning<'_, '_> {
             let above = self.top();
             sys::mkdir(above.fd.as_fd(), name, 0o700)?;
             let fd = sys::open_folder(above.fd.as_fd(), name)?;
+            flags(from.as_fd(), fd.as_fd(), &self.shared.means)?;
             let place = Arc::new(Place { above: Some(Arc::clone(&above.place)), name: name.to_owned() });
             Ok(Filling { place, fd, born: OnceLock::new(), metadata: Some(metadata), shared: self.shared })
         };
@@ -392,6 +394,7 @@ fn clone_file(shared: &Shared, batch: &Batch, name: &OsStr, checkpoint: Checkpoi
     } else {
         new().map_err(plain)?
     };
+    flags(from.as_fd(), to.as_fd(), &shared.means).map_err(plain)?;
     copy(from.as_fd(), to.as_fd(), &stat, &shared.means, checkpoint).map_err(plain)?;
     let born = if let Some(born) = batch.into.born.get() {
         born

@@ -136,3 +136,45 @@ pub(crate) fn remove_xattr(fd: BorrowedFd, name: &CStr) -> io::Result<()> {
     // SAFETY: the name is NUL-terminated.
     once("fremovexattr", || check(unsafe { libc::fremovexattr(fd.as_raw_fd(), name.as_ptr()) }.into())).map(drop)
 }
+
+/// The inode flags of an open file (`ioctl_iflags(2)`); `None` where there are none, or where a sandbox refuses the call.
+pub(crate) fn inode_flags(fd: BorrowedFd) -> io::Result<Option<u32>> {
+    let mut flags: u32 = 0;
+    // SAFETY: the kernel writes four bytes, whatever the request's number says of a `long`.
+    let mut call = || unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_GETFLAGS as _, &raw mut flags) };
+    match once("FS_IOC_GETFLAGS", || check(call().into())) {
+        Ok(_) => Ok(Some(flags)),
+        Err(error) if has_no_flags(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sets the inode flags of an open file (`ioctl_iflags(2)`); `false` where they are not permitted.
+pub(crate) fn set_inode_flags(fd: BorrowedFd, flags: u32) -> io::Result<bool> {
+    // SAFETY: the kernel reads four bytes, whatever the request's number says of a `long`.
+    let call = || unsafe { libc::ioctl(fd.as_raw_fd(), libc::FS_IOC_SETFLAGS as _, &raw const flags) };
+    match once("FS_IOC_SETFLAGS", || check(call().into())) {
+        Ok(_) => Ok(true),
+        Err(error) if has_no_flags(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// `ENOTTY` and `ENOSYS`: no such call here. `EINVAL` and `EOPNOTSUPP`: no such flag. The others: not for this user.
+fn has_no_flags(error: &io::Error) -> bool {
+    let known = [libc::ENOTTY, libc::ENOSYS, libc::EOPNOTSUPP, libc::EINVAL, libc::EPERM, libc::EACCES];
+    known.contains(&errno(error))
+}
+
+/// What the kernel shows for a user or group that has no number in this user namespace (`/proc/sys/kernel/overflowuid`).
+pub(crate) const OVERFLOW_ID: u32 = 65534;
+
+/// Has every user and group a number in the user namespace of this process (`user_namespaces(7)`)? What cannot be found out
+/// is not so.
+pub(crate) fn all_ids_have_numbers() -> bool {
+    let all = |map: &str| {
+        let map = std::fs::read_to_string(map).unwrap_or_default();
+        map.split_whitespace().eq(["0", "0", "4294967295"])
+    };
+    all("/proc/self/uid_map") && all("/proc/self/gid_map")
+}

@@ -40,6 +40,8 @@ pub(crate) struct Stat {
     pub(crate) allocated: u64,
     /// Access and modification.
     pub(crate) times: Times,
+    /// The last change of its status, in seconds and nanoseconds.
+    pub(crate) changed: (i64, u32),
 }
 
 impl Stat {
@@ -68,6 +70,11 @@ impl Stat {
     /// Do both describe the same inode?
     pub(crate) fn same(&self, other: &Stat) -> bool {
         (self.dev, self.ino) == (other.dev, other.ino)
+    }
+    /// Do both describe the same inode, with nothing of its metadata changed in between?
+    pub(crate) fn is_unchanged(&self, now: &Stat) -> bool {
+        let told = |stat: &Stat| (stat.mode, stat.uid, stat.gid, stat.changed);
+        self.same(now) && told(self) == told(now)
     }
 }
 
@@ -119,6 +126,7 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
                         (raw.stx_atime.tv_sec, raw.stx_atime.tv_nsec),
                         (raw.stx_mtime.tv_sec, raw.stx_mtime.tv_nsec),
                     ],
+                    changed: (raw.stx_ctime.tv_sec, raw.stx_ctime.tv_nsec),
                 };
                 #[cfg(test)]
                 let stat = Stat { uid: crate::explore::owner(stat.dev, stat.ino).unwrap_or(stat.uid), ..stat };
@@ -150,6 +158,7 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
             (old.st_atime, u32::try_from(old.st_atime_nsec).unwrap_or(0)),
             (old.st_mtime, u32::try_from(old.st_mtime_nsec).unwrap_or(0)),
         ],
+        changed: (old.st_ctime, u32::try_from(old.st_ctime_nsec).unwrap_or(0)),
     })
 }
 

@@ -36,6 +36,10 @@ _GETFLAGS: Final = 2 << 30 | _LONG << 16 | ord("f") << 8 | 1
 _SETFLAGS: Final = 1 << 30 | _LONG << 16 | ord("f") << 8 | 2
 _IMMUTABLE: Final = 0x10
 _APPEND: Final = 0x20
+SYNCHRONOUS: Final = 0x8
+NO_DUMP: Final = 0x40
+NO_ACCESS_TIME: Final = 0x80
+NO_COPY_ON_WRITE: Final = 0x800000
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -98,13 +102,28 @@ def set_append_only(path: Path, *, append_only: bool) -> None:
 
 
 def _set_flag(path: Path, flag: int, *, on: bool) -> None:
+    flags = inode_flags(path)
+    set_inode_flags(path, flags | flag if on else flags & ~flag)
+
+
+def inode_flags(path: Path) -> int:
+    """Returns what `lsattr -d` shows, as bits."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         argument = bytearray(_LONG)
         fcntl.ioctl(fd, _GETFLAGS, argument)
-        (flags,) = struct.unpack("l", argument)
-        flags = flags | flag if on else flags & ~flag
-        fcntl.ioctl(fd, _SETFLAGS, struct.pack("l", flags))
+        # The kernel writes four bytes of the long.
+        (flags,) = struct.unpack_from("=I", argument)
+        return int(flags)
+    finally:
+        os.close(fd)
+
+
+def set_inode_flags(path: Path, flags: int) -> None:
+    """Sets all of them, as bits."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    try:
+        fcntl.ioctl(fd, _SETFLAGS, struct.pack("=I", flags).ljust(_LONG, b"\0"))
     finally:
         os.close(fd)
 
