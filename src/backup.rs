@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use crate::destination::{Destination, Kind, split};
+use crate::destination::{Destination, Kind, never_replaced, split};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lock::NamedLock;
 use crate::publish::{EXCHANGE, NOREPLACE};
@@ -41,8 +41,8 @@ pub(crate) fn name(at: BorrowedFd, destination: &Destination, backup: &Path, kin
     if name == destination.name {
         return refuse(libc::EINVAL, "the backup cannot have the destination's own name");
     }
-    if slot::parse(name).is_some() {
-        return refuse(libc::EINVAL, "the backup cannot have the name of a slot, which the next writer removes");
+    if slot::is_reserved(name) {
+        return refuse(libc::EINVAL, slot::RESERVED);
     }
     if destination.elsewhere() {
         return refuse(libc::EINVAL, "backup does not go with tmp_dir");
@@ -51,11 +51,17 @@ pub(crate) fn name(at: BorrowedFd, destination: &Destination, backup: &Path, kin
         sys::stat(destination.parent(), name).map_err(|error| Error::new("looking at the backup", backup, error))?;
     match there {
         Some(there) if there.mount_root => refuse(libc::EBUSY, "the backup is a mount point"),
-        Some(there) if there.immutable => refuse(libc::EPERM, "the backup is immutable or append-only (see chattr(1))"),
+        Some(there) if there.fixed().is_some() => {
+            refuse(libc::EPERM, &format!("the backup is {} (see chattr(1))", there.fixed().unwrap_or_default()))
+        }
         Some(there) => match (there.kind(), kind) {
+            (libc::S_IFLNK, _) => match never_replaced(destination.parent(), name) {
+                Some(hint) => refuse(libc::EBUSY, hint),
+                None => Ok(name.to_owned()),
+            },
             (libc::S_IFDIR, Kind::File) => refuse(libc::EISDIR, "a folder is never replaced by a file"),
             (libc::S_IFREG, Kind::Folder) => refuse(libc::ENOTDIR, "a file is never replaced by a folder"),
-            (libc::S_IFDIR | libc::S_IFREG | libc::S_IFLNK, _) => Ok(name.to_owned()),
+            (libc::S_IFDIR | libc::S_IFREG, _) => Ok(name.to_owned()),
             _ => refuse(libc::EBUSY, "a device, FIFO or socket is never replaced"),
         },
         None => Ok(name.to_owned()),

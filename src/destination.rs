@@ -2,7 +2,7 @@
 //! folder change nothing, and everything about it that can be known before the body runs.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,8 @@ pub(crate) struct Destination {
     parent_syncs: bool,
     /// Only a folder may be published (the path ends with a slash).
     pub(crate) folder_only: bool,
+    /// Does the path begin at a descriptor of the caller's, which is not kept?
+    from_descriptor: bool,
 }
 
 impl Destination {
@@ -57,7 +59,11 @@ impl Destination {
         let (mut parent, mut parent_syncs) = sys::open_parent(at, parent_path, readable).map_err(failed)?;
         let mut name = name.to_owned();
         if settings.follow_symlinks {
-            // As open(2) follows them: at most 40, and a dangling one names what is to be created.
+            // Before it is followed: what is below /proc leads to open files, whose names are not what the caller meant.
+            if leads_below_proc(parent.as_fd(), &name) {
+                return Err(Error::errno("following symlinks", path, libc::EBUSY).hint(BELOW_PROC));
+            }
+            // As open(2) follows them: a dangling one names what is to be created.
             for hop in 0.. {
                 let denied = |error| Error::new("following a symlink", path, error);
                 let target = match sys::readlink(parent.as_fd(), &name) {
@@ -74,13 +80,16 @@ impl Destination {
                     }
                     _ => {}
                 }
-                if hop == 40 {
+                if hop == MAX_SYMLINKS {
                     return Err(Error::errno("following symlinks", path, libc::ELOOP));
                 }
                 let (folder, last, _) = split(Path::new(&target))?;
                 (parent, parent_syncs) = sys::open_parent(parent.as_fd(), folder, readable).map_err(failed)?;
                 last.clone_into(&mut name);
             }
+        }
+        if slot::is_reserved(&name) {
+            return Err(Error::errno("reading the path", path, libc::EINVAL).hint(slot::RESERVED));
         }
         if slash && kind == Kind::File {
             return Err(Error::errno("opening the destination", path, libc::EISDIR)
@@ -99,6 +108,7 @@ impl Destination {
             known: Known::default(),
             parent_syncs,
             folder_only: slash,
+            from_descriptor: !path.is_absolute() && at.as_raw_fd() != libc::AT_FDCWD,
         };
         let old = destination.check(kind, settings.overwrite, early)?;
         // A new file is linked, not renamed: an append-only folder takes it.
@@ -113,7 +123,8 @@ impl Destination {
 
     /// A destination that was looked at before, by its folder, open again.
     pub(crate) fn known(path: PathBuf, name: OsString, parent: OwnedFd, known: Known) -> Self {
-        Self { path, name, parent: Some(parent), tmp_dir: None, known, parent_syncs: true, folder_only: false }
+        let (tmp_dir, parent) = (None, Some(parent));
+        Self { path, name, parent, tmp_dir, known, parent_syncs: true, folder_only: false, from_descriptor: false }
     }
 
     /// The destination of another name in the same folder.
@@ -237,9 +248,9 @@ impl Destination {
     fn check_move(&self, old: Option<Stat>) -> Result<()> {
         let parent = self.stat_parent()?;
         self.known.folder.get_or_init(|| parent);
-        if parent.immutable {
+        if let Some(attribute) = parent.fixed() {
             return Err(Error::errno("checking the parent folder", &self.path, libc::EPERM)
-                .hint("the folder is append-only (see chattr(1)): nothing can be renamed in it"));
+                .hint(format!("the folder is {attribute} (see chattr(1)): nothing can be renamed in it")));
         }
         // A folder that is exchanged moves to another parent, for which it must be writable itself;
         // its owner can see to that.
@@ -274,8 +285,13 @@ impl Destination {
             (libc::S_IFDIR | libc::S_IFREG | libc::S_IFLNK, _) => {}
             _ => return refuse(libc::EBUSY, "a device, FIFO or socket is never replaced"),
         }
-        if old.immutable {
-            return refuse(libc::EPERM, "the destination is immutable or append-only (see chattr(1))");
+        if old.kind() == libc::S_IFLNK {
+            if let Some(hint) = never_replaced(self.parent(), &self.name) {
+                return refuse(libc::EBUSY, hint);
+            }
+        }
+        if let Some(attribute) = old.fixed() {
+            return refuse(libc::EPERM, &format!("the destination is {attribute} (see chattr(1))"));
         }
         if early && old.uid != sys::started_as() && old.uid != self.known.user.id() {
             let parent = self.stat_parent()?;
@@ -288,6 +304,38 @@ impl Destination {
             }
         }
         Ok(Some(old))
+    }
+
+    /// Refuses, just before the publish, a folder that was displaced or removed since it was opened. One that was only moved
+    /// is still the destination's.
+    pub(crate) fn check_place(&self) -> Result<()> {
+        if self.is_displaced() { Err(folder_conflict(&self.path)) } else { Ok(()) }
+    }
+
+    fn is_displaced(&self) -> bool {
+        slot::is_displaced(self.parent(), self.beside(), |slot| self.from_descriptor || self.leads_into(slot))
+    }
+
+    /// Does the caller's path lead into a slot? Then the caller writes into the staging of another body.
+    fn leads_into(&self, slot: &Path) -> bool {
+        let lead = || -> Option<bool> {
+            let (parent, _, _) = split(&self.path).ok()?;
+            let (parent, _) = sys::open_parent(sys::CWD, parent, false).ok()?;
+            Some(match sys::path_now(parent.as_fd()) {
+                Ok(path) => Path::new(&path).starts_with(slot),
+                Err(_) => sys::stat_fd(parent.as_fd()).ok()?.same(&sys::stat_fd(self.parent()).ok()?),
+            })
+        };
+        lead().unwrap_or(false)
+    }
+
+    /// The error of a commit, or what explains it: what was to be published, or where, has gone with the folder.
+    pub(crate) fn explained(&self, error: Error) -> Error {
+        let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE | libc::ENOTDIR));
+        if missing && !error.committed() && (slot::is_removed(self.parent()) || self.is_displaced()) {
+            return folder_conflict(&self.path);
+        }
+        error
     }
 
     /// Makes the publish durable: syncs the parent, and the folder of staging if it is another.
@@ -305,8 +353,18 @@ impl Destination {
     /// An error on the way to staging.
     pub(crate) fn unstaged(&self, error: std::io::Error) -> Error {
         let denied = matches!(errno(&error), libc::EACCES | libc::EPERM | libc::EROFS);
+        let folder = if errno(&error) == libc::EPERM { sys::stat_fd(self.staging()).ok() } else { None };
         let error = self.failed("creating staging", error);
-        if denied { error.hint("the destination's folder must be writable") } else { error }
+        if let Some(attribute) = folder.and_then(|folder| folder.fixed()) {
+            return error.hint(format!("the folder is {attribute} (see chattr(1)): nothing new can stand in it"));
+        }
+        if denied {
+            error.hint(
+                "the destination's folder must be writable, and a sandbox must allow to make and remove things there",
+            )
+        } else {
+            error
+        }
     }
 
     /// An error of the system about this destination.
@@ -324,6 +382,59 @@ impl Destination {
             Err(_) => std::path::absolute(self.path.parent().unwrap_or(Path::new("."))).ok(),
         }
     }
+}
+
+/// The error of a body whose destination's folder is no longer there.
+pub(crate) fn folder_conflict(path: &Path) -> Error {
+    Error::errno("publishing", path, libc::ESTALE).kind_is(ErrorKind::Conflict).hint(
+        "the folder of the destination has been replaced or removed since this version was begun: begin again, in the one that is there now",
+    )
+}
+
+/// How many symlinks are followed, as `open(2)` follows them.
+const MAX_SYMLINKS: u32 = 40;
+
+const BELOW_PROC: &str = "it is a symlink that leads below /proc (as /dev/stdout does), and such a symlink is never replaced: \
+    write to what it stands for";
+
+/// Does a symlink lead to something that is never replaced? Then neither is the symlink: a program that writes to
+/// `/dev/stdout` means what it leads to. Answers what to say about it.
+pub(crate) fn never_replaced(dir: BorrowedFd, name: &OsStr) -> Option<&'static str> {
+    // What cannot be looked at is none of these, as far as this user can tell.
+    match sys::stat_followed(dir, name) {
+        Ok(Some(there)) if there.mount_root => return Some("it is a symlink to a mount point, and is never replaced"),
+        Ok(Some(there)) if !matches!(there.kind(), libc::S_IFDIR | libc::S_IFREG) => {
+            return Some("it is a symlink to a device, FIFO or socket, and is never replaced: write to that itself");
+        }
+        _ => {}
+    }
+    leads_below_proc(dir, name).then_some(BELOW_PROC)
+}
+
+/// Is the name a symlink that leads below `/proc`? An open file there is a symlink itself, to the name that the file had: it
+/// is looked at where a path comes through, not at its end.
+fn leads_below_proc(dir: BorrowedFd, name: &OsStr) -> bool {
+    let mut at: Option<OwnedFd> = None;
+    let mut name = name.to_owned();
+    for _ in 0..MAX_SYMLINKS {
+        let folder = at.as_ref().map_or(dir, AsFd::as_fd);
+        let Ok(target) = sys::readlink(folder, &name) else { return false };
+        if Path::new(&target).starts_with("/proc") || is_proc(folder) {
+            return true;
+        }
+        let Ok((parent, last, _)) = split(Path::new(&target)) else { return false };
+        let Ok((parent, _)) = sys::open_parent(folder, parent, false) else { return false };
+        if is_proc(parent.as_fd()) {
+            return true;
+        }
+        last.clone_into(&mut name);
+        at = Some(parent);
+    }
+    false
+}
+
+fn is_proc(folder: BorrowedFd) -> bool {
+    sys::filesystem(folder).is_ok_and(|kind| kind == sys::filesystems::PROC)
 }
 
 /// Splits a path into parent, last component and whether slashes followed it. What no rename can

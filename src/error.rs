@@ -19,9 +19,9 @@ pub enum ErrorKind {
     CrossDevice,
     /// The filesystem (or kernel, or sandbox) lacks the system call that is needed.
     Unsupported,
-    /// The destination is a mount point, a device, a FIFO or a socket: these are never replaced.
+    /// The destination is a mount point, a device, a FIFO or a socket, or a symlink that leads to one: these are never replaced.
     Busy,
-    /// The version that the body started from has been replaced meanwhile.
+    /// The version that the body started from, or the folder of the destination, has been replaced meanwhile.
     Conflict,
     /// A tool has left something beside the path that it was given: see [`Siblings`](crate::Siblings).
     Siblings,

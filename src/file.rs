@@ -120,6 +120,7 @@ impl File {
         if self.generation != sys::fork_generation() {
             return error;
         }
+        let error = self.destination.explained(error);
         self.staged = None;
         let given_back =
             self.slot.take().map_or(Ok(()), |slot| slot.give_back(self.destination.slots(), &mut tree::go_on));
@@ -143,6 +144,10 @@ impl File {
         })?;
         sync::file(fd, settings, destination)?;
         checkpoint().map_err(|error| destination.failed("committing", error))?;
+        // Without a body and a sync no time has passed.
+        if body_ran || durability != Durability::None {
+            destination.check_place()?;
+        }
         let care = old.map(|_| sync::care(fd, durability, destination, true));
         let durability = care.as_ref().map_or(durability, |care| care.durability);
         let terms = Terms { overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
@@ -418,11 +423,17 @@ fn stage(
     let slots = destination.slots();
     let failed = |error| destination.unstaged(error);
     let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(slots.dir).map_err(failed)? };
+    let unnamed = unnamed.filter(|file| publish::may_link(file.as_fd(), slots.dir));
     let (staged, slot) = if let Some(fd) = unnamed {
         (fd, None)
     } else {
         let slot = Slot::take(slots).map_err(failed)?;
-        let tried = if must_be_new { publish::try_to_move_a_file(&destination, slot.fd.as_fd()) } else { Ok(()) };
+        let tried = publish::try_to_move(&destination, &slot);
+        let tried = if must_be_new {
+            tried.and_then(|()| publish::try_to_move_a_file(&destination, slot.fd.as_fd()))
+        } else {
+            tried
+        };
         let tried = match backup {
             Some(_) => tried.and_then(|()| backup::try_to_mark(&destination, slot.fd.as_fd())),
             None => tried,

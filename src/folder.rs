@@ -90,6 +90,7 @@ impl Staged {
         let mut staged =
             Self { destination, settings, kind, slot: Some(slot), path, base: None, backup, draft, generation };
         // From here on Drop gives the slot back.
+        publish::try_to_move(&staged.destination, staged.slot.as_ref().expect("taken just now"))?;
         metadata::inherit(&staged.destination, staged.slot())?;
         staged.prepare(kind, old)?;
         if staged.settings.start != Start::Empty {
@@ -156,7 +157,7 @@ impl Staged {
                     "this filesystem (or sandbox) cannot rename without replacing: pass overwrite=True, for which plain rename is enough, or publish on a local filesystem"
                 }));
             }
-            other => other.map_err(failed)?,
+            other => other.map_err(|error| self.destination.unstaged(error))?,
         }
         if kind == Kind::Any {
             // The tool makes it.
@@ -323,6 +324,7 @@ impl Staged {
             }
         }
         checkpoint().map_err(stop)?;
+        destination.check_place()?;
         let terms = Terms { overwrite: settings.overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
         let care = old.map(|_| sync::care(slot, settings.durability, destination, kind == Kind::File));
         let durability = care.as_ref().map_or(settings.durability, |care| care.durability);
@@ -627,6 +629,7 @@ macro_rules! guard {
                     return group.commit_with(checkpoint);
                 }
                 siblings.and_then(|_| self.0.finish(checkpoint)).map_err(|error| {
+                    let error = self.0.destination.explained(error);
                     let leftover = self.0.rollback(&mut tree::go_on).err().filter(|_| !self.0.is_foreign());
                     error.with_leftover(leftover)
                 })

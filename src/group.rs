@@ -9,10 +9,11 @@ use std::ffi::{OsStr, OsString};
 use std::hash::BuildHasher;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::committed::Committed;
-use crate::destination::{Destination, Kind};
+use crate::destination::{Destination, Kind, folder_conflict, split};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::File;
 use crate::folder::{Entry, Folder};
@@ -66,10 +67,16 @@ pub struct Group {
     parents: Vec<Parent>,
     /// Device, inode and mount of each of them.
     places: HashMap<(u64, u64, usize), u32>,
+    /// Their paths, and those of all folders above.
+    paths: HashMap<PathBuf, u32>,
+    above: HashSet<PathBuf>,
     members: Vec<Member>,
     /// Hashes of the destinations, to refuse one that comes twice.
     known: HashSet<u64>,
     hasher: RandomState,
+    /// The destinations of bodies that are running, and the number that the next one gets.
+    expected: HashMap<u64, PathBuf>,
+    next: u64,
     /// What could not be removed, so far.
     leftover: Option<Error>,
     /// The process that it belongs to.
@@ -100,6 +107,8 @@ impl Home {
 #[derive(Debug)]
 struct Parent {
     path: PathBuf,
+    /// As the caller wrote it, up to the name.
+    written: PathBuf,
     device: u64,
     inode: u64,
     home: u32,
@@ -126,6 +135,8 @@ impl Parent {
 #[derive(Debug)]
 struct Member {
     name: Box<OsStr>,
+    /// The path, where the caller wrote it in another way than that of the folder's first member.
+    written: Option<Box<Path>>,
     inode: u64,
     parent: u32,
     /// The mode that it cannot be moved with.
@@ -154,6 +165,20 @@ pub(crate) fn refused(destination: &Destination) -> Error {
         .hint("a group takes no update, backup or tmp_dir: commit that one by itself")
 }
 
+/// Where the folder of a destination is, whatever the caller calls it.
+fn real_path(destination: &Destination) -> Result<PathBuf> {
+    let path = sys::path_now(destination.parent()).map(PathBuf::from);
+    // Without /proc; of a path that is too long to be asked for, too.
+    let path = path.or_else(|_| std::fs::canonicalize(split(&destination.path).map_err(io::Error::from)?.0));
+    path.map_err(|error| destination.failed("looking at the parent folder", error))
+}
+
+/// A path without its name.
+fn written(path: &Path, name: &OsStr) -> PathBuf {
+    let whole = path.as_os_str().as_bytes();
+    PathBuf::from(OsStr::from_bytes(whole.strip_suffix(name.as_bytes()).unwrap_or(whole)))
+}
+
 fn number(index: usize) -> OsString {
     index.to_string().into()
 }
@@ -168,9 +193,13 @@ impl Group {
             homes: Vec::new(),
             parents: Vec::new(),
             places: HashMap::new(),
+            paths: HashMap::new(),
+            above: HashSet::new(),
             members: Vec::new(),
             known: HashSet::new(),
             hasher: RandomState::new(),
+            expected: HashMap::new(),
+            next: 0,
             leftover: None,
             generation,
         }
@@ -257,8 +286,58 @@ impl Group {
         }
     }
 
+    /// Refuses, before a body runs, what would be refused after it; answers a number by which to [`forget`](Self::forget) it.
+    pub(crate) fn announce(&mut self, destination: &Destination) -> Result<u64> {
+        let path = real_path(destination)?;
+        self.check_alone(destination, &path)?;
+        self.expect(destination)?;
+        self.next += 1;
+        self.expected.insert(self.next, path.join(&destination.name));
+        Ok(self.next)
+    }
+
+    /// The body of a destination has ended.
+    pub(crate) fn forget(&mut self, number: u64) {
+        self.expected.remove(&number);
+    }
+
+    /// Refuses a destination that is in the group already, or lies in another one, or holds another one: which of them is
+    /// published last would decide what is there. `folder` is where it is.
+    fn check_alone(&self, destination: &Destination, folder: &Path) -> Result<()> {
+        let path = folder.join(&destination.name);
+        let refuse = |hint: &str| Err(Error::errno("adding to a group", &destination.path, libc::EINVAL).hint(hint));
+        let holds = self.above.contains(&path) || self.expected.values().any(|other| other.starts_with(&path));
+        let same = self.has(folder, &destination.name) || self.expected.values().any(|other| *other == path);
+        if same {
+            return refuse("it is in this group already");
+        }
+        if holds {
+            return refuse("it holds a destination that is in this group: write that one into its staging instead");
+        }
+        // A folder of destinations was looked at when the first of them came, and what came later holds none of them.
+        let fresh = !self.paths.contains_key(folder);
+        let mut above = folder.ancestors().filter(|_| fresh);
+        let inside = above.any(|above| match (above.parent(), above.file_name()) {
+            (Some(parent), Some(name)) => self.has(parent, name),
+            _ => false,
+        });
+        if inside || self.expected.values().any(|other| path.starts_with(other)) {
+            return refuse(
+                "it lies in a destination that is in this group: write it into the staging of that one instead",
+            );
+        }
+        Ok(())
+    }
+
+    /// Is this a destination of the group?
+    fn has(&self, folder: &Path, name: &OsStr) -> bool {
+        let Some(&parent) = self.paths.get(folder) else { return false };
+        self.known.contains(&self.hasher.hash_one((parent, name)))
+            && self.members.iter().any(|member| member.parent == parent && *member.name == *name)
+    }
+
     /// Refuses, before a body runs, what would be refused after it; makes the slot on this mount.
-    pub(crate) fn expect(&mut self, destination: &Destination) -> Result<usize> {
+    fn expect(&mut self, destination: &Destination) -> Result<usize> {
         self.owned()?;
         let failed = |error| destination.unstaged(error);
         let parent = sys::stat_fd(destination.parent()).map_err(failed)?;
@@ -283,6 +362,9 @@ impl Group {
             self.homes.push(Home { mount, device, destination: own, slot: Some(slot), exchanges: false });
             self.homes.len() - 1
         };
+        if !self.places.contains_key(&(parent.dev, parent.ino, index)) {
+            publish::try_to_move_from(self.homes[index].fd(), destination)?;
+        }
         let home = &mut self.homes[index];
         if !home.exchanges && destination.stat()?.is_some() {
             publish::try_to_exchange(destination, home.fd())?;
@@ -298,26 +380,34 @@ impl Group {
         let stat = sys::stat_fd(destination.parent()).map_err(failed)?;
         let identity = (stat.dev, stat.ino, home);
         let parent = if let Some(parent) = self.places.get(&identity) {
-            *parent
+            let parent = *parent;
+            self.check_alone(destination, &self.parents[parent as usize].path)?;
+            parent
         } else {
-            let path = std::fs::read_link(sys::proc_path(destination.parent())).map_err(failed)?;
+            let path = real_path(destination)?;
+            self.check_alone(destination, &path)?;
+            let written = written(&destination.path, &destination.name);
             let fd = (self.parents.len() < OPEN).then(|| destination.parent().try_clone_to_owned()).transpose();
-            let parent =
-                Parent { path, device: stat.dev, inode: stat.ino, home: index32(home), fd: fd.map_err(failed)? };
+            let parent = Parent {
+                path,
+                written,
+                device: stat.dev,
+                inode: stat.ino,
+                home: index32(home),
+                fd: fd.map_err(failed)?,
+            };
             let number = index32(self.parents.len());
+            self.above.extend(parent.path.ancestors().map(Path::to_owned));
+            self.paths.insert(parent.path.clone(), number);
             self.parents.push(parent);
             self.places.insert(identity, number);
             number
         };
-        let hash = self.hasher.hash_one((parent, &destination.name));
-        let same = |member: &Member| member.parent == parent && *member.name == *destination.name;
-        if !self.known.insert(hash) && self.members.iter().any(same) {
-            return Err(
-                Error::errno("adding to a group", &destination.path, libc::EINVAL).hint("it is in this group already")
-            );
-        }
+        self.known.insert(self.hasher.hash_one((parent, destination.name.as_os_str())));
+        let usual = self.parents[parent as usize].written.join(&destination.name) == destination.path;
         let member = Member {
             name: destination.name.as_os_str().into(),
+            written: (!usual).then(|| destination.path.as_path().into()),
             inode: 0,
             parent,
             later: None,
@@ -367,8 +457,12 @@ impl Group {
         Err(Error::errno("using a group", Path::new("a group"), libc::ECHILD).kind_is(ErrorKind::OtherProcess))
     }
 
+    /// As the caller wrote it.
     fn path(&self, member: &Member) -> PathBuf {
-        self.parents[member.parent as usize].path.join(&*member.name)
+        match &member.written {
+            Some(path) => path.to_path_buf(),
+            None => self.parents[member.parent as usize].written.join(&*member.name),
+        }
     }
 
     fn failed(&self, member: &Member, operation: &'static str, error: io::Error) -> Error {
@@ -378,6 +472,7 @@ impl Group {
     fn destination(&self, member: &Member) -> Result<Destination> {
         let parent = self.parents[member.parent as usize].open().map_err(|error| {
             self.failed(member, "opening the parent folder", error)
+                .kind_is(ErrorKind::Conflict)
                 .hint("the folder that was there when it was added has been moved or removed")
         })?;
         let known = self.home(member).destination.known_of_mount();
@@ -399,13 +494,34 @@ impl Group {
             if self.owned().is_err() {
                 return error;
             }
+            let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE | libc::ENOTDIR));
+            // What is missing has gone with its folder.
+            let gone = if missing && !error.committed() { self.check_places().err() } else { None };
+            let error = gone.unwrap_or(error);
             let leftover = self.give_back(&mut tree::go_on);
             error.with_leftover(leftover)
         })
     }
 
+    /// Refuses to publish anything if one of the folders was displaced or removed since it was opened.
+    fn check_places(&self) -> Result<()> {
+        for (index, parent) in self.parents.iter().enumerate() {
+            let gone = parent.open().is_ok_and(|folder| {
+                let home = &self.homes[parent.home as usize].destination;
+                let was_inside = |slot: &Path| parent.path.starts_with(slot);
+                slot::is_removed(folder.as_fd()) || slot::is_displaced(folder.as_fd(), home.beside(), was_inside)
+            });
+            let member = self.members.iter().find(|member| member.parent as usize == index);
+            if let (true, Some(member)) = (gone, member) {
+                return Err(folder_conflict(&self.path(member)));
+            }
+        }
+        Ok(())
+    }
+
     fn finish(&mut self, checkpoint: Checkpoint) -> Result<Committed> {
         self.owned()?;
+        self.check_places()?;
         for index in 0..self.members.len() {
             self.pause(index, checkpoint)?;
             let member = &self.members[index];
@@ -424,6 +540,7 @@ impl Group {
             // Where blocks are given back early, "ordered" takes what "full" takes.
             settings.durability = sync::care(home.fd(), settings.durability, &home.destination, false).durability;
         }
+        self.check_places()?;
         for index in 0..self.members.len() {
             if let Err(error) = self.pause(index, checkpoint).and_then(|()| self.publish(index)) {
                 // What an error after its publish is about is public itself.

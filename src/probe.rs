@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 
 use crate::error::{Error, Result};
 use crate::options::Durability;
-use crate::publish::{EXCHANGE, NOREPLACE};
+use crate::publish::{self, EXCHANGE, NOREPLACE};
 use crate::slot::{Beside, Known, LockReach, Slot};
 use crate::sync::{self, Mount};
 use crate::sys::{self, Lock};
@@ -27,9 +27,9 @@ pub struct Probe {
     pub mount_id: u64,
     /// Unnamed files (`O_TMPFILE`) that can be given a name.
     pub unnamed_files: bool,
-    /// `RENAME_NOREPLACE`.
+    /// `RENAME_NOREPLACE`, between folders: false where a sandbox forbids that.
     pub noreplace: bool,
-    /// `RENAME_EXCHANGE`.
+    /// `RENAME_EXCHANGE`, between folders: false where a sandbox forbids that.
     pub exchange: bool,
     /// Copies that share their blocks (`FICLONE`).
     pub reflink: bool,
@@ -155,12 +155,13 @@ fn try_all(slot: &Slot, beside: Beside) -> io::Result<Probe> {
     let (known, mount) = (Mount::of(dir), sys::mount_in_table(dir)?);
     let (file, folder) = (sys::stat_fd(one.as_fd())?, sys::stat(dir, folders[0])?);
     let directory_locks = locks(dir)?;
+    let moves = publish::may_move(beside.dir, slot.path().as_os_str(), dir, OsStr::new("moved")).is_ok();
     Ok(Probe {
         filesystem: type_of(mount).unwrap_or_else(|| format!("{:#x}", sys::filesystem(dir).unwrap_or(0))),
         mount_id: mount,
         unnamed_files: unnamed,
-        noreplace: rename("one", "third", NOREPLACE),
-        exchange: rename("folder", "other folder", EXCHANGE),
+        noreplace: moves && rename("one", "third", NOREPLACE),
+        exchange: moves && rename("folder", "other folder", EXCHANGE),
         reflink: sys::reflink(one.as_fd(), other.as_fd())?,
         directory_locks,
         lock_reach: match beside.domain() {

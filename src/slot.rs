@@ -25,6 +25,7 @@ use std::time::Duration;
 use crate::sys::{self, Lock, Stat, User, errno};
 use crate::tree::{self, Checkpoint};
 
+mod displaced;
 mod domain;
 mod inspect;
 mod name;
@@ -32,9 +33,10 @@ mod owner;
 mod reclaim;
 mod room;
 
+pub(crate) use displaced::{is_displaced, is_removed};
 pub use domain::LockReach;
 pub(crate) use inspect::{Inspected, Terms, inspect_all};
-pub(crate) use name::{Kind, is_ours, parse, scratch};
+pub(crate) use name::{Kind, RESERVED, is_ours, is_reserved, parse, scratch};
 use reclaim::{Cleared, Found, clear, is_empty, is_free, is_named, reclaim, stays};
 pub(crate) use reclaim::{is_change, list};
 
@@ -429,11 +431,7 @@ impl Linked {
             }
             // Before there is a room that would be left if this failed.
             let in_room = name::in_room(random()?);
-            let Some((room_name, room)) = room::enter(beside)? else {
-                let name = beside.name(Kind::Spare(random()?));
-                sys::link_fd(file, beside.dir, &name)?;
-                return Ok(Linked { room: None, name });
-            };
+            let Some((room_name, room)) = room::enter(beside)? else { return Self::spare(file, beside) };
             match sys::link_fd(file, room.as_fd(), &in_room) {
                 Ok(()) => return Ok(Linked { room: Some(room), name: in_room }),
                 Err(error) if errno(&error) == libc::EEXIST => {}
@@ -442,11 +440,19 @@ impl Linked {
                 Err(error) => {
                     // The error is what matters; the next writer removes a room that stays.
                     drop(room::leave(beside, &mut tree::go_on));
-                    return Err(error);
+                    // A sandbox that forbids other folders (Landlock) leaves names beside the destination.
+                    return if errno(&error) == libc::EXDEV { Self::spare(file, beside) } else { Err(error) };
                 }
             }
         }
         Err(io::Error::from_raw_os_error(libc::EBUSY))
+    }
+
+    /// Links under a random name beside the destination.
+    fn spare(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
+        let name = beside.name(Kind::Spare(random()?));
+        sys::link_fd(file, beside.dir, &name)?;
+        Ok(Linked { room: None, name })
     }
 
     /// The folder that the name is in.

@@ -557,11 +557,12 @@ def file(
 
     Raises:
         FileAlreadyExistsError: The destination exists and `overwrite` is false.
-        DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
+        DestinationBusyError: It is a mount point, a device, a FIFO or a socket, or a symlink that leads to one.
         IsADirectoryError: It is a folder.
         FileNotFoundError: Mode "r+", and there is nothing.
-        ConflictError: Mode "a" or "r+", and somebody else has published since the body began; or the body has written
-            nothing, and the destination has got content meanwhile, from a tool that was given `f.name`.
+        ConflictError: Its folder was replaced or removed since the body began; or mode "a" or "r+", and somebody else
+            has published since; or the body has
+            written nothing, and the destination has got content meanwhile, from a tool that was given `f.name`.
         InvalidCrossDeviceError: `tmp_dir` is on another mount.
         UnsupportedFilesystemError: `backup`, and the filesystem lacks RENAME_EXCHANGE.
         DurabilityError: A sync failed; `committed` says on which side of the publish.
@@ -702,9 +703,10 @@ def folder(
     Raises:
         FileAlreadyExistsError: The destination exists and `overwrite` is false.
         NotADirectoryError: It is a file.
-        DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
+        DestinationBusyError: It is a mount point, a device, a FIFO or a socket, or a symlink that leads to one.
         InvalidCrossDeviceError: It belongs to an overlay's lower layer, or `tmp_dir` is on another mount.
-        ConflictError: `update`, and somebody else has published since the body began; theirs stands.
+        ConflictError: Its folder was replaced or removed since the body began; or `update`, and somebody else has
+            published since: theirs stands.
         UnsupportedFilesystemError: The filesystem lacks RENAME_NOREPLACE or RENAME_EXCHANGE.
         DurabilityError: A sync failed; `committed` says on which side of the publish.
         OSError: Any other refusal of the system; before the body if it can be known there.
@@ -739,6 +741,7 @@ def group(*, durability: Durability = "full") -> Group:
         OSError: As for `file` and `folder`; `filename` is the member that failed. `committed` is true if
             members stay published, which the message names.
         UnsupportedFilesystemError: A destination exists, and the filesystem lacks RENAME_EXCHANGE.
+        ConflictError: The folder of a destination was replaced or removed meanwhile; nothing was published.
         DurabilityError: A sync failed; `committed` says on which side of the publishes.
 
     Warns:

@@ -66,7 +66,7 @@ class UnsupportedFilesystemError(AtomikError):
 
 
 class DestinationBusyError(AtomikError):
-    """The destination is a mount point, a device, a FIFO or a socket: it is not replaced.
+    """The destination is a mount point, a device, a FIFO or a socket, or leads to one: it is not replaced.
 
     Also raised where the destination keeps changing, and where another program's lock on it stays.
 
@@ -82,10 +82,11 @@ class DestinationBusyError(AtomikError):
 
 
 class ConflictError(AtomikError):
-    """Somebody else has published or written since the body began; theirs stands.
+    """What the body started from, or the folder of its destination, is no longer there.
 
-    The body started from the version before (`update`, "a", "r+"), or it has written nothing, and the destination has
-    content that was not there.
+    Somebody else has published or written since the body began, and theirs stands. The body started from the version
+    before (`update`, "a", "r+"), or it has written nothing, and the destination has content that was not there; or the
+    folder was replaced or removed.
 
     Example:
         >>> atomik.write_text("list.txt", "one")

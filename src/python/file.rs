@@ -301,11 +301,12 @@ fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
 ///
 /// Raises:
 ///     FileAlreadyExistsError: The destination exists and `overwrite` is false.
-///     DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
+///     DestinationBusyError: It is a mount point, a device, a FIFO or a socket, or a symlink that leads to one.
 ///     IsADirectoryError: It is a folder.
 ///     FileNotFoundError: Mode "r+", and there is nothing.
-///     ConflictError: Mode "a" or "r+", and somebody else has published since the body began; or the body has written
-///         nothing, and the destination has got content meanwhile, from a tool that was given `f.name`.
+///     ConflictError: Its folder was replaced or removed since the body began; or mode "a" or "r+", and somebody else
+///         has published since; or the body has
+///         written nothing, and the destination has got content meanwhile, from a tool that was given `f.name`.
 ///     InvalidCrossDeviceError: `tmp_dir` is on another mount.
 ///     UnsupportedFilesystemError: `backup`, and the filesystem lacks RENAME_EXCHANGE.
 ///     DurabilityError: A sync failed; `committed` says on which side of the publish.

@@ -294,9 +294,10 @@ guard!(
 /// Raises:
 ///     FileAlreadyExistsError: The destination exists and `overwrite` is false.
 ///     NotADirectoryError: It is a file.
-///     DestinationBusyError: It is a mount point, a device, a FIFO or a socket.
+///     DestinationBusyError: It is a mount point, a device, a FIFO or a socket, or a symlink that leads to one.
 ///     InvalidCrossDeviceError: It belongs to an overlay's lower layer, or `tmp_dir` is on another mount.
-///     ConflictError: `update`, and somebody else has published since the body began; theirs stands.
+///     ConflictError: Its folder was replaced or removed since the body began; or `update`, and somebody else has
+///         published since: theirs stands.
 ///     UnsupportedFilesystemError: The filesystem lacks RENAME_NOREPLACE or RENAME_EXCHANGE.
 ///     DurabilityError: A sync failed; `committed` says on which side of the publish.
 ///     OSError: Any other refusal of the system; before the body if it can be known there.

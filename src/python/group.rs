@@ -22,12 +22,14 @@ pub(super) struct Shared {
     group: Mutex<Stage>,
     /// How many members have been entered and not ended.
     open: AtomicUsize,
+    /// The numbers of those that have ended without being added, for the group to forget.
+    ended: Mutex<Vec<u64>>,
     generation: u32,
 }
 
 enum Stage {
     New,
-    Open(crate::Group),
+    Open(Box<crate::Group>),
     Ended { committed: bool },
 }
 
@@ -49,7 +51,12 @@ impl Shared {
             return Err(foreign());
         }
         let (outcome, raised) = detached(py, |checkpoint| match &mut *self.lock() {
-            Stage::Open(group) => Some(work(group, checkpoint)),
+            Stage::Open(group) => {
+                for number in std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner)) {
+                    group.forget(number);
+                }
+                Some(work(group, checkpoint))
+            }
             _ => None,
         });
         raised?;
@@ -62,7 +69,7 @@ impl Shared {
             return None;
         }
         match std::mem::replace(&mut *stage, Stage::Ended { committed }) {
-            Stage::Open(group) => Some(group),
+            Stage::Open(group) => Some(*group),
             _ => None,
         }
     }
@@ -83,7 +90,10 @@ impl Drop for Shared {
 }
 
 /// A guard's part in a group, from its entering to its end.
-pub(super) struct Membership(Arc<Shared>);
+pub(super) struct Membership {
+    group: Arc<Shared>,
+    number: u64,
+}
 
 impl Membership {
     /// Refuses what the group would refuse after the body.
@@ -93,10 +103,10 @@ impl Membership {
         destination: &crate::destination::Destination,
         path: &PathArg,
     ) -> PyResult<Self> {
-        let expected = group.work(py, |group, _| group.expect(destination))?;
-        expected.map_err(|error| convert::error(py, &error, &[path]))?;
+        let announced = group.work(py, |group, _| group.announce(destination))?;
+        let number = announced.map_err(|error| convert::error(py, &error, &[path]))?;
         group.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Self(Arc::clone(group)))
+        Ok(Self { group: Arc::clone(group), number })
     }
 
     /// Adds what the body has made.
@@ -106,14 +116,19 @@ impl Membership {
         path: &PathArg,
         add: impl FnOnce(&mut crate::Group) -> crate::Result<()> + Send,
     ) -> PyResult<()> {
-        let added = self.0.work(py, |group, _| add(group))?;
+        let added = self.group.work(py, |group, _| {
+            group.forget(self.number);
+            add(group)
+        })?;
         added.map_err(|error| convert::error(py, &error, &[path]))
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.group.open.fetch_sub(1, Ordering::Relaxed);
+        // Not the group's own lock: its holder may wait for the interpreter.
+        self.group.ended.lock().unwrap_or_else(PoisonError::into_inner).push(self.number);
     }
 }
 
@@ -184,7 +199,7 @@ impl Group {
         if !matches!(&*stage, Stage::New) {
             return Err(PyRuntimeError::new_err("a group is entered once: call atomik.group again for another"));
         }
-        *stage = Stage::Open(crate::Group::new(group.durability));
+        *stage = Stage::Open(Box::new(crate::Group::new(group.durability)));
         drop(stage);
         Ok(slf)
     }
@@ -457,6 +472,7 @@ impl Group {
 ///     OSError: As for `file` and `folder`; `filename` is the member that failed. `committed` is true if
 ///         members stay published, which the message names.
 ///     UnsupportedFilesystemError: A destination exists, and the filesystem lacks RENAME_EXCHANGE.
+///     ConflictError: The folder of a destination was replaced or removed meanwhile; nothing was published.
 ///     DurabilityError: A sync failed; `committed` says on which side of the publishes.
 ///
 /// Warns:
@@ -474,6 +490,7 @@ impl Group {
 #[expect(clippy::needless_pass_by_value, reason = "from Python by value")]
 pub(super) fn group(durability: DurabilityArg) -> Group {
     let group = Mutex::new(Stage::New);
-    let shared = Shared { group, open: AtomicUsize::new(0), generation: sys::fork_generation() };
+    let shared =
+        Shared { group, open: AtomicUsize::new(0), ended: Mutex::default(), generation: sys::fork_generation() };
     Group { shared: Arc::new(shared), durability: durability.0 }
 }

@@ -6,6 +6,13 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 /// Every name that atomik makes beside a destination begins with this.
 const PREFIX: &[u8] = b".atomik-";
 
+/// Every name of ours, of this release or another, begins with this, and no destination may.
+const RESERVED_PREFIX: &[u8] = b".atomik";
+
+/// What to do about a destination that has such a name.
+pub(crate) const RESERVED: &str =
+    "names that begin with .atomik are the library's own, for what the next writer removes: choose another name";
+
 /// Every such name ends with this, so that a glob for the destination's suffix does not find it.
 const END: u8 = b'~';
 
@@ -63,6 +70,11 @@ pub(crate) fn scratch(word: &str, destination: &OsStr) -> OsString {
 /// The name of a slot in a room.
 pub(crate) fn in_room(chance: u64) -> OsString {
     format!("{chance:016x}").into()
+}
+
+/// Is this a name that no destination may have?
+pub(crate) fn is_reserved(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(RESERVED_PREFIX)
 }
 
 fn compose(word: &str, destination: &OsStr) -> OsString {

@@ -30,8 +30,10 @@ pub(crate) struct Stat {
     pub(crate) mount_is_unique: bool,
     /// The root of a mount: a mount point, seen from above.
     pub(crate) mount_root: bool,
-    /// Immutable or append-only (`chattr +i`, `+a`).
+    /// Immutable (`chattr +i`).
     pub(crate) immutable: bool,
+    /// Append-only (`chattr +a`).
+    pub(crate) append_only: bool,
     /// Names that lead to it.
     pub(crate) links: u32,
     /// Bytes.
@@ -52,6 +54,14 @@ impl Stat {
     /// Is it a folder?
     pub(crate) fn is_folder(&self) -> bool {
         self.kind() == libc::S_IFDIR
+    }
+    /// The attribute, if it has one, for which it can be neither replaced nor removed (`chattr(1)`).
+    pub(crate) fn fixed(&self) -> Option<&'static str> {
+        match self {
+            Stat { immutable: true, .. } => Some("immutable"),
+            Stat { append_only: true, .. } => Some("append-only"),
+            _ => None,
+        }
     }
     /// When its content, or what is directly in it, was last changed.
     pub(crate) fn modified(&self) -> std::time::SystemTime {
@@ -118,7 +128,8 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
                     mount: if known { raw.stx_mnt_id } else { 0 },
                     mount_is_unique: raw.stx_mask & libc::STATX_MNT_ID_UNIQUE != 0,
                     mount_root: attribute(libc::STATX_ATTR_MOUNT_ROOT),
-                    immutable: attribute(libc::STATX_ATTR_IMMUTABLE) || attribute(libc::STATX_ATTR_APPEND),
+                    immutable: attribute(libc::STATX_ATTR_IMMUTABLE),
+                    append_only: attribute(libc::STATX_ATTR_APPEND),
                     links: raw.stx_nlink,
                     size: raw.stx_size,
                     allocated: raw.stx_blocks * 512,
@@ -151,6 +162,7 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
         mount_is_unique: false,
         mount_root: false,
         immutable: false,
+        append_only: false,
         links: u32::try_from(old.st_nlink).unwrap_or(u32::MAX),
         size: u64::try_from(old.st_size).unwrap_or(0),
         allocated: u64::try_from(old.st_blocks).unwrap_or(0) * 512,
@@ -211,6 +223,7 @@ pub(crate) mod filesystems {
     /// FAT in all its sizes, but not exFAT.
     pub(crate) const VFAT: u64 = 0x4d44;
     pub(crate) const EXFAT: u64 = 0x2011_bab0;
+    pub(crate) const PROC: u64 = 0x9fa0;
     pub(crate) const ZFS: u64 = 0x2fc1_2fc1;
     /// CIFS, by the two numbers that it has had.
     pub(crate) const CIFS: [u64; 2] = [0xff53_4d42, 0xfe53_4d42];

@@ -130,3 +130,40 @@ fn what_has_the_name_of_a_slot_but_is_none_is_left() {
     assert_eq!((home.read("a"), home.read("target")), ("new".into(), "precious".into()));
     std::fs::remove_file(home.at(".atomik-0.a~")).unwrap();
 }
+
+#[test]
+fn a_name_of_the_librarys_own_is_refused_by_every_guard() {
+    let home = Home::new();
+    for name in [".atomik-0.notes", ".atomik-lock.notes~", ".atomik"] {
+        let errors = [
+            File::options().create(home.at(name)).unwrap_err(),
+            File::options().write(home.at(name), "").unwrap_err(),
+            atomik::Folder::options().create(home.at(name)).unwrap_err(),
+            atomik::Entry::options().create(home.at(name)).unwrap_err(),
+        ];
+        assert!(errors.iter().all(|error| error.raw_os_error() == Some(nix::libc::EINVAL)), "{errors:?}");
+    }
+    assert_eq!(home.names(), [""; 0]);
+}
+
+#[test]
+fn a_symlink_to_a_device_is_never_replaced() {
+    let home = Home::new();
+    std::os::unix::fs::symlink("/dev/null", home.at("link")).unwrap();
+    for follow in [false, true] {
+        let error = File::options().overwrite(true).follow_symlinks(follow).write(home.at("link"), "new").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Busy);
+    }
+}
+
+#[test]
+fn nothing_is_published_into_a_folder_that_was_displaced_meanwhile() {
+    let home = Home::new().with_file("site/sub/old", "old");
+    let snapshot = atomik::Snapshot::open(home.at("site")).unwrap();
+    let mut new = File::options().create(home.at("site/sub/new")).unwrap();
+    new.write_all(b"new").unwrap();
+    atomik::Folder::options().overwrite(true).create(home.at("site")).unwrap().commit().unwrap();
+    let error = new.commit().unwrap_err();
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Conflict, home.at("site/sub/new").as_path()));
+    assert!(!error.committed() && !snapshot.path().join("sub/new").exists());
+}

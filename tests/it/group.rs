@@ -99,3 +99,19 @@ fn a_rollback_reports_and_leaves_nothing() {
     group.rollback().unwrap();
     assert!(home.names().is_empty());
 }
+
+#[test]
+fn members_that_contain_each_other_are_refused_when_the_second_comes() {
+    for inner_first in [true, false] {
+        let home = Home::new().with_file("site/sub/old", "old");
+        let mut group = Group::new(Durability::None);
+        let inner = |group: &mut Group| group.write(&File::options(), home.at("site/sub/new"), "new");
+        let outer = |group: &mut Group| group.add_folder(Folder::options().overwrite(true).create(home.at("site"))?);
+        let (first, second) =
+            if inner_first { (inner(&mut group), outer(&mut group)) } else { (outer(&mut group), inner(&mut group)) };
+        first.unwrap();
+        assert!(second.unwrap_err().to_string().contains("in this group"));
+        group.commit().unwrap();
+        assert_eq!(home.at("site/sub/new").exists(), inner_first);
+    }
+}

@@ -96,3 +96,55 @@ MAKING_FOLDERS: Final[Mapping[str, Publish]] = {
     "path to a folder": path_to_folder,
 }
 ALL: Final[Mapping[str, Publish]] = {**MAKING_FILES, **MAKING_FOLDERS}
+
+
+def file_in_group(destination: AnyPath, body: Body, group: atomik.Group, **options: Any) -> None:
+    with cast("atomik.File[BufferedWriter]", group.file(destination, "wb", **options)) as staging:
+        body()
+        staging.write(NEW)
+
+
+def write_bytes_in_group(
+    destination: AnyPath, _body: Body, group: atomik.Group, **options: Any
+) -> None:
+    group.write_bytes(destination, NEW, **options)
+
+
+def write_text_in_group(
+    destination: AnyPath, _body: Body, group: atomik.Group, **options: Any
+) -> None:
+    group.write_text(destination, NEW.decode(), **options)
+
+
+def folder_in_group(destination: AnyPath, body: Body, group: atomik.Group, **options: Any) -> None:
+    with group.folder(destination, **options) as staging:
+        body()
+        fill(staging)
+
+
+def path_to_file_in_group(
+    destination: AnyPath, body: Body, group: atomik.Group, **options: Any
+) -> None:
+    with group.path(destination, **options) as staging:
+        body()
+        staging.write_bytes(NEW)
+
+
+def path_to_folder_in_group(
+    destination: AnyPath, body: Body, group: atomik.Group, **options: Any
+) -> None:
+    with group.path(destination, **options) as staging:
+        body()
+        staging.mkdir()
+        fill(staging)
+
+
+IN_GROUP: Final[Mapping[str, Publish]] = {
+    "file": file_in_group,
+    "write_bytes": write_bytes_in_group,
+    "write_text": write_text_in_group,
+    "path to a file": path_to_file_in_group,
+    "folder": folder_in_group,
+    "path to a folder": path_to_folder_in_group,
+}
+"""The same as members of a group."""

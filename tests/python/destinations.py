@@ -60,6 +60,15 @@ def _dangling_symlink(_fs: Filesystem, destination: Path) -> None:
     destination.symlink_to("nowhere")
 
 
+def _symlink_to_device(_fs: Filesystem, destination: Path) -> None:
+    destination.symlink_to("/dev/null")
+
+
+def _symlink_below_proc(_fs: Filesystem, destination: Path) -> None:
+    # As /dev/stdin is.
+    destination.symlink_to("/proc/self/fd/0")
+
+
 def _empty_folder(_fs: Filesystem, destination: Path) -> None:
     destination.mkdir()
 
@@ -114,6 +123,8 @@ KINDS: Final[Mapping[str, Callable[[Filesystem, Path], None]]] = {
     "symlink to a file": _symlink_to_file,
     "symlink to a folder": _symlink_to_folder,
     "dangling symlink": _dangling_symlink,
+    "symlink to a device": _symlink_to_device,
+    "symlink below /proc": _symlink_below_proc,
     "empty folder": _empty_folder,
     "full folder": _full_folder,
     "FIFO": _fifo,

@@ -125,6 +125,13 @@ class Filesystem:
         kernel.set_immutable(path, immutable=True)
         self._undo.callback(_make_mutable, path)
 
+    def set_attribute(self, path: Path, attribute: str) -> None:
+        """Makes a folder "immutable" or "append-only" (`chattr +i`, `+a`) until the test ends."""
+        path = self.backing(path)
+        flag = {"immutable": "i", "append-only": "a"}[attribute]
+        run("chattr", f"+{flag}", path)
+        self._undo.callback(run, "chattr", f"-{flag}", path)
+
     def bind(self, source: Path, target: Path, *, read_only: bool = False) -> None:
         """Bind-mounts `source` on `target` until the test ends."""
         mount(self._undo, target, "--bind", source)

@@ -249,7 +249,10 @@ def test_what_is_no_name_is_refused(tmp_path: Path, name: str, backup: str) -> N
 
 @pytest.mark.parametrize(
     "slot",
-    [".atomik-0.it~", ".atomik-0-0123456789abcdef.other~", ".atomik-u0.it~", ".atomik-lock.it~"],
+    [
+        *(".atomik-0.it~", ".atomik-0-0123456789abcdef.other~", ".atomik-u0.it~"),
+        *(".atomik-lock.it~", ".atomik-0.it", ".atomik"),
+    ],
 )
 @each_call
 def test_a_name_that_the_next_writer_would_remove_is_refused(
@@ -260,6 +263,18 @@ def test_a_name_that_the_next_writer_would_remove_is_refused(
         _publish(name, tmp_path / "it", backup=slot)
     assert raised.value.errno == errno.EINVAL
     assert os.listdir(tmp_path) == ["it"]
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "/proc/self/fd/0"])
+@each_call
+def test_a_symlink_to_what_is_never_replaced_is_no_backups_name(
+    tmp_path: Path, name: str, target: str
+) -> None:
+    _make(name, tmp_path / "it", "old")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(atomik.DestinationBusyError):
+        _publish(name, tmp_path / "it", backup="link")
+    assert os.readlink(tmp_path / "link") == target
 
 
 @each_call

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import shutil
+import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -10,12 +12,15 @@ from typing import Any, Final
 
 import atomik
 import pytest
-from calls import ALL, MAKING_FILES, MAKING_FOLDERS, AnyPath, Attempt, attempt, nothing
+from calls import ALL, IN_GROUP, MAKING_FILES, MAKING_FOLDERS, AnyPath, Attempt, attempt, nothing
 from filesystems import Filesystem, Missing, Mounts
 from processes import NOBODY, ROOT, User, run_as
 from trees import identities, tree
 
 OTHER_USER: Final = 12345
+
+IN_ONE_STEP: Final = ("file", "write_bytes", "write_text")
+"""Where the filesystem has unnamed files."""
 
 each_call = pytest.mark.parametrize("call", ALL)
 each_file_call = pytest.mark.parametrize("call", MAKING_FILES)
@@ -234,6 +239,112 @@ def test_a_bind_mounted_file_as_in_a_container(fs: Filesystem, call: str, user: 
     assert destination.read_bytes() == b"old"
 
 
+each_follow = pytest.mark.parametrize("follow", [False, True], ids=["itself", "followed"])
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["/dev/null", "fifo", "socket", "mount point", "/proc/self/fd/0", "/proc/self/fd/1000", "/dev/stdin",
+     "/proc/self/cwd/file", "/proc/self/mounts"],
+)  # fmt: skip
+@pytest.mark.parametrize("hops", [1, 3])
+@pytest.mark.parametrize("fs", ["ext4", "bindfs"], indirect=True)
+@each_follow
+@each_call
+def test_a_symlink_to_what_is_never_replaced(
+    tmp_path: Path, fs: Filesystem, call: str, follow: bool, hops: int, target: str
+) -> None:
+    place = fs.folder("place")
+    if target == "fifo":
+        os.mkfifo(place / target)
+    elif target == "socket":
+        os.mknod(place / target, stat.S_IFSOCK | 0o600)
+    elif target == "mount point":
+        fs.bind(fs.folder("source"), fs.folder("place/mount point"))
+    for hop in range(hops):
+        (place / f"link{hop}").symlink_to(target if hop == 0 else f"../place/link{hop - 1}")
+    before = tree(place)
+    destination = place / f"link{hops - 1}"
+    # Standard input is a regular file: what it is does not count.
+    with (tmp_path / "input").open("w+") as standard:
+        error = refused_with(standard.fileno(), call, destination, follow)
+    assert type(error) is atomik.DestinationBusyError
+    assert error.errno == errno.EBUSY
+    assert tree(place) == before
+    assert (tmp_path / "input").read_bytes() == b""
+
+
+def refused_with(standard_input: int, call: str, destination: Path, follow: bool) -> OSError:
+    def attempt_it() -> OSError:
+        os.dup2(standard_input, 0)
+        os.chdir(destination.parent)
+        made = attempt(ALL[call], destination, overwrite=True, follow_symlinks=follow)
+        return assert_refused(made, destination)
+
+    return run_as(ROOT, attempt_it)
+
+
+@each_call
+def test_a_member_of_a_group_that_is_a_symlink_to_a_device(tmp_path: Path, call: str) -> None:
+    (tmp_path / "link").symlink_to("/dev/null")
+    with atomik.group() as group:
+        made = attempt(IN_GROUP[call], tmp_path / "link", group=group, overwrite=True)
+    assert type(assert_refused(made, tmp_path / "link")) is atomik.DestinationBusyError
+    assert os.readlink(tmp_path / "link") == "/dev/null"
+
+
+@each_follow
+@each_file_call
+def test_a_symlink_to_a_file_elsewhere_is_replaced_or_followed(
+    fs: Filesystem, call: str, follow: bool
+) -> None:
+    target = old_file(fs.folder("elsewhere") / "target")
+    (fs.path / "link").symlink_to(target)
+    MAKING_FILES[call](fs.path / "link", nothing, overwrite=True, follow_symlinks=follow)
+    assert (fs.path / "link").is_symlink() is follow
+    assert target.read_bytes() == (b"new" if follow else b"old")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".atomik-0.notes", ".atomik-0.notes~", ".atomik-lock.notes~", ".atomik-u0.notes~", ".atomik-s0123.notes~",
+     ".atomik-backup", ".atomik-", ".atomik"],
+)  # fmt: skip
+@each_overwrite
+@each_path_type
+@each_call
+def test_a_name_of_the_librarys_own(
+    tmp_path: Path, call: str, as_given: Callable[[Path], AnyPath], overwrite: bool, name: str
+) -> None:
+    destination = tmp_path / name
+    if overwrite:
+        old_version(call, destination)
+    before = tree(tmp_path), identities(tmp_path)
+    error = refused(call, as_given(destination), words=(".atomik",), overwrite=overwrite)
+    assert type(error) is OSError
+    assert error.errno == errno.EINVAL
+    assert (tree(tmp_path), identities(tmp_path)) == before
+    # As its clean-up would take it for an orphan.
+    if overwrite:
+        (shutil.rmtree if destination.is_dir() else os.unlink)(destination)
+
+
+@each_call
+def test_a_symlink_to_a_name_of_the_librarys_own_is_not_followed(tmp_path: Path, call: str) -> None:
+    (tmp_path / "link").symlink_to(".atomik-0.notes~")
+    error = refused(call, tmp_path / "link", overwrite=True, follow_symlinks=True)
+    assert error.errno == errno.EINVAL
+    assert os.listdir(tmp_path) == ["link"]
+
+
+@each_call
+def test_a_member_of_a_group_with_a_name_of_the_librarys_own(tmp_path: Path, call: str) -> None:
+    with atomik.group() as group:
+        made = attempt(IN_GROUP[call], tmp_path / ".atomik-0.notes~", group=group)
+    assert assert_refused(made, tmp_path / ".atomik-0.notes~").errno == errno.EINVAL
+    assert os.listdir(tmp_path) == []
+
+
 @each_file_call
 def test_an_immutable_file(fs: Filesystem, call: str) -> None:
     if fs.name == "bindfs":
@@ -243,6 +354,28 @@ def test_an_immutable_file(fs: Filesystem, call: str) -> None:
     error = refused(call, destination, overwrite=True, words=("immutable",))
     assert type(error) is PermissionError
     assert error.errno == errno.EPERM
+
+
+@pytest.mark.parametrize("attribute", ["immutable", "append-only"])
+@each_overwrite
+@each_call
+def test_a_folder_that_takes_no_new_version_is_called_what_it_is(
+    fs: Filesystem, call: str, overwrite: bool, attribute: str
+) -> None:
+    if fs.name == "bindfs":
+        pytest.skip("bindfs does not show the attributes of a folder")
+    parent = fs.folder("parent")
+    if overwrite:
+        old_version(call, parent / "destination")
+    fs.set_attribute(parent, attribute)
+    if attribute == "append-only" and not overwrite and call in IN_ONE_STEP:
+        # A new file is linked, not renamed.
+        ALL[call](parent / "destination", nothing)
+        return
+    error = refused(call, parent / "destination", words=(attribute,), overwrite=overwrite)
+    assert type(error) is PermissionError
+    assert error.errno == errno.EPERM
+    assert {"immutable": "append-only", "append-only": "immutable"}[attribute] not in str(error)
 
 
 @each_call

@@ -197,6 +197,125 @@ def test_the_same_destination_twice_is_refused_and_the_first_stays(tmp_path: Pat
     assert [(tmp_path / name).read_text() for name in listed(tmp_path)] == ["first", "third"]
 
 
+def add(group: atomik.Group, kind: str, path: str | Path) -> None:
+    """Adds a member; its folders are there already."""
+    if kind == "folder":
+        with group.folder(path, overwrite=True) as folder:
+            (folder / "new").write_text("new")
+    elif kind == "path":
+        with group.path(path, overwrite=True) as staging:
+            staging.mkdir()
+            (staging / "new").write_text("new")
+    else:
+        group.write_text(path, "new", overwrite=True)
+
+
+SPELLINGS: Final = {
+    "plain": lambda path: path,
+    "dotted": lambda path: f"./{path.replace('/', '/../site/', 1) if '/' in path else path}",
+    "symlink": lambda path: path.replace("site/", "link/", 1),
+    "bytes": os.fsencode,
+    "absolute": os.path.abspath,
+}
+
+
+@pytest.mark.parametrize("inner", ["site/v", "site/sub/v", "site/sub/deeper/v"])
+@pytest.mark.parametrize("outer", ["site", "site/sub"])
+@pytest.mark.parametrize("kinds", [("folder", "text"), ("folder", "folder"), ("path", "path")])
+@pytest.mark.parametrize("order", ["outer first", "inner first"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_members_that_contain_each_other_are_refused_when_the_second_comes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spelling: str,
+    order: str,
+    kinds: tuple[str, str],
+    outer: str,
+    inner: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site/sub/deeper").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("site")
+    both = [(kinds[0], outer), (kinds[1], inner)]
+    contained = inner.startswith(f"{outer}/")
+    if order == "inner first":
+        both.reverse()
+    (first, first_path), (second, second_path) = both
+    second_path = SPELLINGS[spelling](second_path)
+    with atomik.group() as group:
+        group.write_text("other", "new")
+        add(group, first, first_path)
+        if not contained:
+            add(group, second, second_path)
+            return
+        with pytest.raises(OSError, match=r"lies in|holds") as raised:
+            add(group, second, second_path)
+    assert raised.value.errno == errno.EINVAL
+    assert raised.value.filename == second_path
+    # The others are published.
+    assert (tmp_path / "other").read_text() == "new"
+    there = tmp_path / first_path
+    assert (there if first == "text" else there / "new").read_text() == "new"
+
+
+@pytest.mark.parametrize("kind", ["text", "folder", "path"])
+@pytest.mark.parametrize("inner", ["site", "site/version.txt", "site/sub/version.txt"])
+def test_what_lies_in_a_member_is_refused_while_the_body_of_that_member_runs(
+    tmp_path: Path, inner: str, kind: str
+) -> None:
+    (tmp_path / "site/sub").mkdir(parents=True)
+    if inner == "site" and kind == "text":
+        pytest.skip("a file never replaces a folder")
+    with atomik.group() as group:
+        with group.folder(tmp_path / "site", overwrite=True) as staging:
+            (staging / "new").write_text("new")
+            with pytest.raises(OSError, match="in this group"):
+                add(group, kind, tmp_path / inner)
+    assert listed(tmp_path / "site") == ["new"]
+
+
+def test_a_member_whose_body_failed_is_no_hindrance(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    with atomik.group() as group:
+        with (
+            pytest.raises(ZeroDivisionError),
+            group.folder(tmp_path / "site", overwrite=True) as staging,
+        ):
+            (staging / "half").touch()
+            raise ZeroDivisionError
+        group.write_text(tmp_path / "site/version.txt", "new")
+    assert listed(tmp_path / "site") == ["version.txt"]
+
+
+def test_names_that_begin_alike_do_not_contain_each_other(tmp_path: Path) -> None:
+    (tmp_path / "site2").mkdir()
+    with atomik.group() as group:
+        add(group, "folder", tmp_path / "site")
+        group.write_text(tmp_path / "site2/a", "new")
+        add(group, "folder", tmp_path / "sit")
+    assert listed(tmp_path) == ["sit", "site", "site2"]
+
+
+@pytest.mark.parametrize("route", ["relative", "dotted", "dir_fd"])
+@pytest.mark.parametrize("member", ["one/file", "two/file", "file"])
+def test_an_error_names_the_member_as_the_caller_wrote_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, route: str
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir("/" if route == "dir_fd" else tmp_path)
+    here = os.open(tmp_path, os.O_DIRECTORY)
+    options: dict[str, Any] = {"dir_fd": here} if route == "dir_fd" else {}
+    spelled = f"./one/../{member}" if route == "dotted" else member
+    with pytest.raises(FileExistsError) as raised, atomik.group() as group:
+        for other in ("one/other", "./one//another", "two/other", "other"):
+            group.write_text(other, "new", **options)
+        group.write_text(spelled, "new", **options)
+        (tmp_path / member).write_text("somebody's")
+    os.close(here)
+    assert raised.value.filename == spelled
+
+
 @pytest.mark.parametrize("mode", ["a", "r+", "ab", "rb+"])
 def test_modes_that_start_from_the_present_version_are_refused(tmp_path: Path, mode: Any) -> None:
     (tmp_path / "a").write_text("old")

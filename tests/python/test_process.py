@@ -162,7 +162,7 @@ def test_a_rollback_in_a_folder_that_is_renamed_in_the_body_leaves_nothing(
 
 def test_a_folder_that_is_removed_in_the_body_is_not_made_again(tmp_path: Path) -> None:
     (start := tmp_path / "start").mkdir()
-    with pytest.raises(FileNotFoundError) as caught, atomik.file(start / "destination") as file:
+    with pytest.raises(atomik.ConflictError) as caught, atomik.file(start / "destination") as file:
         file.write("new")
         start.rmdir()
     assert caught.value.filename == os.fspath(start / "destination")

@@ -19,6 +19,8 @@ _OPENAT_FLAGS: Final = 2
 
 _AT_EMPTY_PATH: Final = 0x1000
 
+_OF_A_TOOL: Final = ("path to a file", "path to a folder")
+
 
 @dataclass(frozen=True)
 class System:
@@ -76,7 +78,8 @@ class Gap:
             system,
             noreplace=system.noreplace and not self.noreplace,
             exchange=system.exchange and not self.exchange,
-            unnamed=system.unnamed and not self.unnamed,
+            # What cannot be linked is not staged without a name.
+            unnamed=system.unnamed and not self.unnamed and not self.link,
             # A link by descriptor has an equal: through /proc/self/fd.
             link=system.link and not self.link,
             forbidden=number == errno.EPERM,
@@ -149,8 +152,11 @@ def broken_rollback(operation: Operation, outcome: Outcome) -> list[str]:
 
 def refused_early(operation: Operation, system: System) -> bool:
     """Must it be refused before the body? Whatever can be known by then is."""
+    moved = operation.overwrite or system.noreplace or system.link
     if operation.call == "folder" and not operation.exists:
         return not (operation.overwrite or system.noreplace)
+    if operation.call in ("file", *_OF_A_TOOL) and not operation.exists and not moved:
+        return True
     return (
         operation.call in ("folder", "path to a folder")
         and operation.exists
@@ -161,16 +167,13 @@ def refused_early(operation: Operation, system: System) -> bool:
 def refused_late(operation: Operation, system: System) -> bool:
     """Must it fail at the publish, where alone it can be known?
 
-    `atomik.path` learns only then what was made; a sandbox that denies linkat(2) shows it only when
-    the file is complete; `rename` and `exchange` are the bare call.
+    `atomik.path` learns only then what was made; `rename` and `exchange` are the bare call.
     """
     if operation.met and not operation.overwrite:
         return True
     moved = operation.overwrite or system.noreplace or system.link
     match operation.call:
-        case "file" | "write_bytes" | "write_text":
-            return not (system.link if system.unnamed else moved)
-        case "path to a file":
+        case "file" | "write_bytes" | "write_text" | "path to a file":
             return not moved
         case "folder" | "path to a folder":
             # Plain rename(2) replaces no folder that has entries, but takes the place of none.
