@@ -74,9 +74,8 @@ pub struct Group {
     /// Hashes of the destinations, to refuse one that comes twice.
     known: HashSet<u64>,
     hasher: RandomState,
-    /// The destinations of bodies that are running, and the number that the next one gets.
+    /// The destinations of bodies that are running, by numbers.
     expected: HashMap<u64, PathBuf>,
-    next: u64,
     /// What could not be removed, so far.
     leftover: Option<Error>,
     /// The process that it belongs to.
@@ -199,7 +198,6 @@ impl Group {
             known: HashSet::new(),
             hasher: RandomState::new(),
             expected: HashMap::new(),
-            next: 0,
             leftover: None,
             generation,
         }
@@ -287,16 +285,18 @@ impl Group {
     }
 
     /// Refuses, before a body runs, what would be refused after it; answers a number by which to [`forget`](Self::forget) it.
+    #[cfg(feature = "python")]
     pub(crate) fn announce(&mut self, destination: &Destination) -> Result<u64> {
         let path = real_path(destination)?;
         self.check_alone(destination, &path)?;
         self.expect(destination)?;
-        self.next += 1;
-        self.expected.insert(self.next, path.join(&destination.name));
-        Ok(self.next)
+        let number = self.expected.keys().max().map_or(0, |last| last + 1);
+        self.expected.insert(number, path.join(&destination.name));
+        Ok(number)
     }
 
     /// The body of a destination has ended.
+    #[cfg(feature = "python")]
     pub(crate) fn forget(&mut self, number: u64) {
         self.expected.remove(&number);
     }

@@ -176,9 +176,11 @@ fn build(py: Python<'_>, error: &Error, given: &[&PathArg]) -> PyResult<PyErr> {
         _ if error.committed() => "AtomikError",
         _ => "",
     };
-    let Some(errno) = errno.or(error.committed().then_some(libc::EIO)) else {
+    // A NUL in a path; what else has no number of the system is none of the caller's arguments.
+    if errno.is_none() && error.io().kind() == std::io::ErrorKind::InvalidInput {
         return Ok(PyValueError::new_err(error.to_string()));
-    };
+    }
+    let errno = errno.unwrap_or(libc::EIO);
     let object = |path: &Path| -> PyResult<Py<PyAny>> {
         match given.iter().find(|arg| arg.path == path) {
             Some(arg) => Ok(arg.object.clone_ref(py)),

@@ -136,6 +136,23 @@ def _rclone(behind: Path, root: Path) -> Command:
     )
 
 
+def _prepare_cryfs(behind: Path) -> None:
+    (behind / "encrypted").mkdir()
+
+
+_CRYFS: Final = """\
+export CRYFS_FRONTEND=noninteractive CRYFS_NO_UPDATE_CHECK=true XDG_DATA_HOME="$3"
+exec cryfs -f "$1" "$2" -o allow_other <<END
+password
+END
+"""
+
+
+def _cryfs(behind: Path, root: Path) -> Command:
+    # It asks for a password, and notes in its user's home what it has seen of a filesystem.
+    return ("sh", "-c", _CRYFS, "sh", behind / "encrypted", root, behind)
+
+
 SERVERS: Final[Mapping[str, Server]] = {
     "bindfs": _bindfs(),
     "bindfs with made-up modes": _bindfs("-p", "0777", "--chmod-ignore"),
@@ -153,6 +170,7 @@ SERVERS: Final[Mapping[str, Server]] = {
     "exfat-fuse": Server("mount.exfat-fuse", _exfat, _prepare_exfat, device=True, quiet=True),
     "fuse-overlayfs": Server("fuse-overlayfs", _overlay, _prepare_overlay),
     "rclone": Server("rclone", _rclone, transparent=True, quiet=True),
+    "cryfs": Server("cryfs", _cryfs, _prepare_cryfs, quiet=True),
 }
 
 AGAIN: Final = " again"

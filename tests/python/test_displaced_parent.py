@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import atomik
+import kernel
 import pytest
 from filesystems import Filesystem
 from guards import Kind, each_kind
+from mounting import run
 from processes import NOBODY, ROOT, User, run_as
 from trees import tree
 
@@ -125,6 +127,32 @@ def test_whatever_path_led_there(tmp_path: Path, route: str, kind: Kind, held: b
         raise raised.value
 
     meanwhile(site, held, lambda: run_as(ROOT, work))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hiding /proc needs root")
+@each_kind
+@pytest.mark.parametrize("absolute", [False, True], ids=["relative", "absolute"])
+def test_without_proc_it_is_told_as_well(tmp_path: Path, kind: Kind, absolute: bool) -> None:
+    site = make_site(tmp_path)
+
+    def work() -> None:
+        kernel.enter_private_mount_namespace()
+        run("mount", "--make-rprivate", "/")
+        run("mount", "-t", "tmpfs", "tmpfs", "/proc")
+        os.chdir(tmp_path)
+        with kind.open(site / "sub/moved" if absolute else "site/sub/moved") as staging:
+            kind.write(staging, "new")
+            (tmp_path / "site").rename("elsewhere")
+        assert kind.read(tmp_path / "elsewhere/sub/moved") == "new"
+        (tmp_path / "elsewhere").rename("site")
+        with kind.open(site / "sub/new" if absolute else "site/sub/new") as staging:
+            kind.write(staging, "new")
+            replace(site)
+
+    with pytest.raises(atomik.ConflictError):
+        run_as(ROOT, work)
+    assert os.listdir(tmp_path) == ["site"]
+    assert os.listdir(site) == ["theirs"]
 
 
 def test_a_path_that_a_snapshot_gave_leads_into_nothing_that_was_displaced(tmp_path: Path) -> None:
@@ -253,7 +281,8 @@ def test_a_body_may_use_the_library_in_its_own_staging(
                 options["dir_fd"] = os.open(staging / "sub", os.O_DIRECTORY)
             if route == "relative":
                 os.chdir(staging)
-            path = {"absolute": staging / "sub/new", "relative": "sub/new"}.get(route, "new")
+            paths = {"absolute": staging / "sub/new", "relative": Path("sub/new")}
+            path = paths.get(route, Path("new"))
             kind.publish(path, "1", **options)
             kind.publish(path, "2", overwrite=True, **options)
             atomik.write_text(staging / "sub/text", "text")

@@ -14,6 +14,7 @@ import atomik
 import pytest
 from calls import ALL, IN_GROUP, MAKING_FILES, MAKING_FOLDERS, AnyPath, Attempt, attempt, nothing
 from filesystems import Filesystem, Missing, Mounts
+from guards import run_program
 from processes import NOBODY, ROOT, User, run_as
 from trees import identities, tree
 
@@ -626,6 +627,27 @@ def enter(guard: AbstractContextManager[object]) -> None:
 
 
 # The errors themselves
+
+
+WITHOUT_PROC: Final = """
+import subprocess, sys
+import atomik, kernel
+
+kernel.enter_private_mount_namespace()
+subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+subprocess.run(["mount", "-t", "tmpfs", "tmpfs", "/proc"], check=True)
+try:
+    with atomik.snapshot(sys.argv[1]):
+        pass
+except OSError as error:
+    assert error.errno and error.filename == sys.argv[1], error
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="hiding /proc needs root")
+def test_what_the_system_lacks_is_no_value_error(tmp_path: Path) -> None:
+    ran = run_program("-c", WITHOUT_PROC, tmp_path)
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize(

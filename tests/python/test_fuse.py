@@ -104,6 +104,15 @@ def test_a_call_is_done_whole_or_refused_before_its_body(fs: Filesystem, call: s
 
 
 @each_server
+@each_call
+def test_a_missing_folder_is_a_file_not_found(fs: Filesystem, call: str) -> None:
+    for destination in ("missing/destination", "missing/deep/destination"):
+        with pytest.raises(FileNotFoundError) as raised:
+            attempt(CALLS[call], fs.path / destination, 1, lambda: pytest.fail("the body ran"))
+        assert raised.value.filename == os.fspath(fs.path / destination)
+
+
+@each_server
 @pytest.mark.parametrize("call", ["file", "write_bytes", "path to a file"])
 def test_files_can_be_written_and_replaced_everywhere(fs: Filesystem, call: str) -> None:
     destination = fs.path / "destination"
@@ -261,10 +270,11 @@ _MAKING_UP_MODES: Final = {
     "ntfs-3g",
     "exfat-fuse",
     "rclone",
+    "cryfs",
 }
 # The others show root, who asks.
 _MAKING_UP_OWNERS: Final = {"bindfs with another owner"}
-_WITHOUT_HARD_LINKS: Final = {"exfat-fuse", "rclone"}
+_WITHOUT_HARD_LINKS: Final = {"exfat-fuse", "rclone", "cryfs"}
 
 
 def _page_reader() -> Callable[[Path], bytes]:
