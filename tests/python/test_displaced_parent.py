@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import atomik
 import kernel
@@ -14,6 +14,9 @@ from guards import Kind, each_kind
 from mounting import run
 from processes import NOBODY, ROOT, User, run_as
 from trees import tree
+
+if TYPE_CHECKING:
+    from io import TextIOWrapper
 
 each_way_to_displace = pytest.mark.parametrize("held", [False, True], ids=["removed", "pinned"])
 each_depth = pytest.mark.parametrize("depth", ["site", "site/sub", "site/sub/deeper"])
@@ -95,7 +98,7 @@ def test_one_that_started_from_a_version_there(tmp_path: Path, mode: Any, held: 
     site = make_site(tmp_path)
 
     def work() -> None:
-        with atomik.file(site / "old", mode) as file:
+        with cast("atomik.File[TextIOWrapper]", atomik.file(site / "old", mode)) as file:
             file.write("new")
             replace(site)
 
