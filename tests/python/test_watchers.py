@@ -37,7 +37,7 @@ def by_write_text(path: Path, **options: Any) -> None:
     atomik.write_text(path, "content", **options)
 
 
-def by_file(mode: str) -> Write:
+def by_file(mode: atomik.OpenMode) -> Write:
     def write(path: Path, **options: Any) -> None:
         file: Any
         with atomik.file(path, mode, **options) as file:
