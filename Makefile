@@ -127,6 +127,10 @@ test-threads: $(INSTALLED) ## run the tests of threads, each in eight threads at
 test-crash: $(INSTALLED) ## cut the power, kill, fill disks, inject errors: what CI runs of it
 	$(BIN)/pytest $(PYTEST_ARGS) -m "not slow" tests/crash
 
+.PHONY: test-field
+test-field: $(INSTALLED) ## run the tests that keep what users have met
+	PYTEST_ARGS="$(PYTEST_ARGS)" $(BIN)/python tests/field.py
+
 # With -s: what the guests say is seen while they run.
 .PHONY: test-guest
 test-guest: $(INSTALLED) ## boot older kernels in QEMU: NFS, CIFS, exfat, vfat, f2fs, and the Python tests; as root, an hour

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,3 +93,14 @@ def test_filesystems_are_told_apart_by_type_only_for_what_the_page_on_platforms_
         "sync/mount.rs",  # flushes, `syncfs`, older btrfs, lower layers
         "tree/removal.rs",  # threads
     }
+
+
+def test_the_tests_of_each_case_from_the_field_are_there() -> None:
+    listed = subprocess.run(
+        [sys.executable, ROOT / "tests/field.py"],
+        env={**os.environ, "PYTEST_ARGS": "--collect-only -q -p no:cacheprovider"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert listed.returncode == 0, listed.stdout + listed.stderr
