@@ -58,8 +58,11 @@ fn rounds(beside: Beside) -> impl Iterator<Item = u32> {
 /// closed: how often, a millisecond apart, a slot is tried.
 const MAX_PAUSES: u32 = 50;
 
-/// How often a step is repeated that a filesystem of another lock domain has failed oddly, a millisecond apart.
+/// How often a step is repeated that a filesystem of another lock domain has failed oddly. A copy of a folder that others
+/// replace all the time needs a moment without them: the pauses grow from 1 to 64 milliseconds, 0.6 seconds in all.
 const MAX_ODD: u32 = 50;
+/// After so many odd answers the pauses are twice as long.
+const ODD_UNTIL_LONGER: u32 = 8;
 
 /// Counts the odd answers in one step. FUSE and network filesystems say `ENOENT`, `ESTALE` or `ENOTDIR` of what is there
 /// while other processes or machines work in the same folder (seen on bindfs, sshfs and mergerfs), NFS `ETXTBSY` of a rename.
@@ -72,8 +75,8 @@ impl Patience {
         let odd = is_change(error) || errno(error) == libc::ETXTBSY;
         let odd = odd && self.0 < MAX_ODD && beside.domain().is_some();
         if odd {
+            sys::sleep(Duration::from_millis(1 << (self.0 / ODD_UNTIL_LONGER)));
             self.0 += 1;
-            sys::sleep(Duration::from_millis(1));
         }
         odd
     }
