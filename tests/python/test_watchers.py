@@ -319,14 +319,16 @@ def put_folder(path: Path) -> None:
 def test_what_takes_the_name_at_once_is_neither_waited_for_nor_followed(
     fs: Filesystem, put: Callable[[Path], None]
 ) -> None:
-    """Stops the writer when it has published; its signal comes with the return from `linkat`."""
+    """Stops the writer when it has published; its signal comes with the return from `linkat`. The first asks the sandbox."""
     folder, other = fs.folder("folder"), fs.folder("other")
     (other / "target").write_text("other")
     (folder / "target").symlink_to(other / "target")
-    with program(folder, "linkat:signal=SIGSTOP:when=1") as process, watching(other) as watch:
+    with program(folder, "linkat:signal=SIGSTOP:when=2") as process, watching(other) as watch:
         try:
+            end = time.monotonic() + 60
             while not (folder / NAME).exists():
                 assert process.poll() is None
+                assert time.monotonic() < end
                 time.sleep(0.01)
             (folder / NAME).rename(folder / "moved")
             if put is not Path.unlink:
