@@ -237,7 +237,7 @@ impl Destination {
 
     /// Can files be made in its folder, and never be renamed there (`chattr +a`)?
     pub(crate) fn is_append_only(&self) -> bool {
-        self.stat_parent().is_ok_and(|parent| parent.immutable)
+        self.stat_parent().is_ok_and(|parent| parent.append_only)
     }
 
     fn stat_parent(&self) -> Result<Stat> {

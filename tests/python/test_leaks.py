@@ -230,6 +230,7 @@ CALLS: Final[Mapping[str, Callable[[Path], None]]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*use 'with':ResourceWarning")
 @pytest.mark.parametrize("call", CALLS)
 def test_thousands_of_calls_leave_the_process_as_it_was(fs: Filesystem, call: str) -> None:
     assert_stays_as_it_is(lambda: CALLS[call](fs.path), SOME)
@@ -237,6 +238,7 @@ def test_thousands_of_calls_leave_the_process_as_it_was(fs: Filesystem, call: st
     assert fs.leftovers() == []
 
 
+@pytest.mark.filterwarnings("ignore:.*use 'with':ResourceWarning")
 def test_a_guard_that_is_never_ended_gives_its_descriptors_back(fs: Filesystem) -> None:
     before = size().descriptors
     guards: list[atomik.File[Any] | atomik.Folder | atomik.Entry] = [

@@ -441,8 +441,14 @@ class Open:
     name: str
     kind: str
     overwrite: bool
+    old: "Version | None"
     content: bytes = b""
     ended: bool = False
+
+    def loses_what_was_written(self, now: "Version | None") -> bool:
+        """Tells whether an empty file would replace what has been written since it was begun."""
+        empty = isinstance(self.guard, atomik.File) and self.content == b""
+        return empty and now is not None and now is not self.old and now.content != b""
 
 
 @dataclass(frozen=True)
@@ -506,7 +512,8 @@ class Orders(RuleBasedStateMachine):
                 guard.commit()
             nothing: MultipleResults[Open] = multiple()
             return nothing
-        entered = Open(guard, guard.__enter__(), name, kind.split(maxsplit=1)[0], overwrite)
+        old = self.model.get(name)
+        entered = Open(guard, guard.__enter__(), name, kind.split(maxsplit=1)[0], overwrite, old)
         if by_path and kind.startswith("folder"):
             entered.staging.mkdir()
         self.still_open.append(entered)
@@ -535,6 +542,8 @@ class Orders(RuleBasedStateMachine):
             self.must_be_over(entered)
             return
         refusal = self.refusal(entered.name, entered.kind, entered.overwrite)
+        if refusal is None and entered.loses_what_was_written(self.model.get(entered.name)):
+            refusal = atomik.ConflictError
         self.end(entered)
 
         def commit() -> None:
@@ -645,6 +654,7 @@ class Orders(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("fs", ["ext4", "tmpfs", "btrfs", "overlay"], indirect=True)
+@pytest.mark.filterwarnings("ignore:.*use 'with':ResourceWarning")
 def test_any_order_of_calls_does_what_a_dictionary_does(fs: Filesystem) -> None:
     class Here(Orders):
         top = fs.path
