@@ -465,26 +465,39 @@ fn stage(
         born: None,
         generation,
     };
-    // From here on Drop gives the slot back.
-    let born = sys::stat_fd(file.as_fd()).map_err(|error| file.destination.unstaged(error))?;
-    if file.slot.is_none() && !file.destination.elsewhere() {
-        file.destination.learn_from(&born);
+    match file.begin(present, checkpoint) {
+        Ok(()) => Ok(file),
+        Err(error) => Err(file.after(error)),
     }
-    file.born = Some(born.mode);
-    let opened = present.as_ref().and_then(Option::as_ref);
-    let old_version = (opened.map(|(_, stat)| *stat).or(old), opened.map(|(fd, _)| fd.as_fd()));
-    file.given =
-        metadata::begin(&file.destination, &file.settings, file.as_fd(), old_version, Some(born), Work::ByDescriptor)?;
-    if let Some(present) = present {
-        file.base = Some(file.start(present, old, checkpoint)?);
-    }
-    if file.settings.append {
-        sys::append_only(file.as_fd()).map_err(|error| file.destination.failed("opening staging", error))?;
-    }
-    Ok(file)
 }
 
 impl File {
+    /// Gives staging the metadata and, for an update, the content of the present version.
+    fn begin(&mut self, present: Option<Option<(OwnedFd, Stat)>>, checkpoint: Checkpoint) -> Result<()> {
+        let born = sys::stat_fd(self.as_fd()).map_err(|error| self.destination.unstaged(error))?;
+        if self.slot.is_none() && !self.destination.elsewhere() {
+            self.destination.learn_from(&born);
+        }
+        self.born = Some(born.mode);
+        let opened = present.as_ref().and_then(Option::as_ref);
+        let old_version = (opened.map(|(_, stat)| *stat).or(self.old), opened.map(|(fd, _)| fd.as_fd()));
+        self.given = metadata::begin(
+            &self.destination,
+            &self.settings,
+            self.as_fd(),
+            old_version,
+            Some(born),
+            Work::ByDescriptor,
+        )?;
+        if let Some(present) = present {
+            self.base = Some(self.start(present, self.old, checkpoint)?);
+        }
+        if self.settings.append {
+            sys::append_only(self.as_fd()).map_err(|error| self.destination.failed("opening staging", error))?;
+        }
+        Ok(())
+    }
+
     /// Copies the version that the body starts from. On NFS a version that another client replaces meanwhile cannot be read
     /// any more (`ESTALE`): then the copy begins again, with the version that is there now.
     fn start(&self, mut present: Option<(OwnedFd, Stat)>, old: Option<Stat>, checkpoint: Checkpoint) -> Result<Base> {

@@ -89,20 +89,32 @@ impl Staged {
         let draft = Draft::default();
         let mut staged =
             Self { destination, settings, kind, slot: Some(slot), path, base: None, backup, draft, generation };
-        // From here on Drop gives the slot back.
-        publish::try_to_move(&staged.destination, staged.slot.as_ref().expect("taken just now"))?;
-        metadata::inherit(&staged.destination, staged.slot())?;
-        staged.prepare(kind, old)?;
-        if staged.settings.start != Start::Empty {
-            let (base, draft) = staged.start(old, checkpoint)?;
-            (staged.base, staged.draft) = (Some(base), draft);
-        } else if kind == Kind::Any {
-            metadata::hand_on_flags(&staged.destination, &staged.settings, staged.slot(), old)?;
-        } else if staged.settings.preserve && old.is_some_and(|old| old.is_folder()) {
-            staged.draft = staged.draft(old)?;
+        match staged.begin(old, checkpoint) {
+            Ok(()) => Ok(staged),
+            Err(error) => {
+                // Staging that is still empty goes without a descriptor, of which none may be left.
+                drop(sys::rmdir(staged.slot(), &staged.destination.name));
+                let leftover = staged.rollback(checkpoint).err();
+                Err(error.with_leftover(leftover))
+            }
         }
-        staged.path = staged.shown_path();
-        Ok(staged)
+    }
+
+    /// Prepares the slot for the body, and fills it for an update.
+    fn begin(&mut self, old: Option<Stat>, checkpoint: Checkpoint) -> Result<()> {
+        publish::try_to_move(&self.destination, self.slot.as_ref().expect("taken just now"))?;
+        metadata::inherit(&self.destination, self.slot())?;
+        self.prepare(self.kind, old)?;
+        if self.settings.start != Start::Empty {
+            let (base, draft) = self.start(old, checkpoint)?;
+            (self.base, self.draft) = (Some(base), draft);
+        } else if self.kind == Kind::Any {
+            metadata::hand_on_flags(&self.destination, &self.settings, self.slot(), old)?;
+        } else if self.settings.preserve && old.is_some_and(|old| old.is_folder()) {
+            self.draft = self.draft(old)?;
+        }
+        self.path = self.shown_path();
+        Ok(())
     }
 
     fn slot(&self) -> BorrowedFd<'_> {

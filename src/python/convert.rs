@@ -154,12 +154,15 @@ fn error_class<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> 
     py.import("atomik.errors")?.getattr(name)
 }
 
-/// Turns an error of the core into Python's, with errno, message and the path objects that were given.
+/// Turns an error of the core into Python's, with errno, message and the path objects that were given. Warns of what is left.
 pub(super) fn error(py: Python<'_>, error: &Error, given: &[&PathArg]) -> PyErr {
     build(py, error, given).unwrap_or_else(|failure| failure)
 }
 
 fn build(py: Python<'_>, error: &Error, given: &[&PathArg]) -> PyResult<PyErr> {
+    if let Some(leftover) = error.leftover() {
+        warn(py, leftover)?;
+    }
     let errno = error.raw_os_error();
     let class = match error.kind() {
         ErrorKind::OtherProcess => {
@@ -209,11 +212,6 @@ pub(super) fn warn(py: Python<'_>, leftover: &Error) -> PyResult<()> {
 pub(super) fn finished(py: Python<'_>, outcome: crate::Result<Committed>, given: &[&PathArg]) -> PyResult<()> {
     match outcome {
         Ok(committed) => committed.leftover().map_or(Ok(()), |leftover| warn(py, leftover)),
-        Err(failure) => {
-            if let Some(leftover) = failure.leftover() {
-                warn(py, leftover)?;
-            }
-            Err(error(py, &failure, given))
-        }
+        Err(failure) => Err(error(py, &failure, given)),
     }
 }

@@ -123,7 +123,7 @@ def test_a_parent_that_is_removed_in_the_body_does_not_come_back(fs: Filesystem)
             trial = Trial(way, fs.path / f"{way.name} {present}" / "destination", present)
             trial.prepare()
             report = trial.attempt(partial(shutil.rmtree, trial.destination.parent))
-            assert isinstance(report.error, FileNotFoundError), repr(report)
+            assert isinstance(report.error, atomik.ConflictError), repr(report)
             assert report.is_of_the_library
             assert not report.committed
             assert report.warned == ""

@@ -189,6 +189,8 @@ def _child(
     try:
         unraisable: list[str] = []
         sys.unraisablehook = lambda event: unraisable.append(repr(event.exc_value))
+        # An interrupt between the end of `__enter__` and the body leaves the guard to its destructor, which says so.
+        warnings.filterwarnings("ignore", ".*use 'with'", ResourceWarning)
         guards: list[AnyGuard] = []
         prepare()
         # The collector runs where it is told to, so that every run makes the same calls, and over what
