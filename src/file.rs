@@ -419,7 +419,7 @@ fn stage(
     }
     let new = old.is_none() && (settings.start != Start::Empty || backup.is_some());
     let must_be_new = !settings.overwrite || new;
-    let present = if settings.start == Start::Empty { None } else { Some(present(&destination, &settings, old)?) };
+    let present = if settings.start == Start::Empty { None } else { present(&destination, &settings, old)? };
     let slots = destination.slots();
     let failed = |error| destination.unstaged(error);
     let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(slots.dir).map_err(failed)? };
@@ -473,13 +473,13 @@ fn stage(
 
 impl File {
     /// Gives staging the metadata and, for an update, the content of the present version.
-    fn begin(&mut self, present: Option<Option<(OwnedFd, Stat)>>, checkpoint: Checkpoint) -> Result<()> {
+    fn begin(&mut self, present: Option<(OwnedFd, Stat)>, checkpoint: Checkpoint) -> Result<()> {
         let born = sys::stat_fd(self.as_fd()).map_err(|error| self.destination.unstaged(error))?;
         if self.slot.is_none() && !self.destination.elsewhere() {
             self.destination.learn_from(&born);
         }
         self.born = Some(born.mode);
-        let opened = present.as_ref().and_then(Option::as_ref);
+        let opened = present.as_ref();
         let old_version = (opened.map(|(_, stat)| *stat).or(self.old), opened.map(|(fd, _)| fd.as_fd()));
         self.given = metadata::begin(
             &self.destination,
@@ -489,7 +489,7 @@ impl File {
             Some(born),
             Work::ByDescriptor,
         )?;
-        if let Some(present) = present {
+        if self.settings.start != Start::Empty {
             self.base = Some(self.start(present, self.old, checkpoint)?);
         }
         if self.settings.append {
