@@ -188,7 +188,11 @@ pub(super) fn faults_of(calls: &[Call], from: usize) -> impl Iterator<Item = Fau
 pub(super) fn is_told(faults: &[Fault], calls: &[Call]) -> bool {
     let locks = !faults.iter().any(|fault| fault.errno() == Errno::ENOLCK);
     let refused = |call: &Call| match call.name {
-        "flock" => matches!(call.error, Some(Errno::EPERM | Errno::ENOLCK | Errno::ENOSYS)),
+        // The same as in `sys::lock`.
+        "flock" => matches!(
+            call.error,
+            Some(Errno::EBADF | Errno::ENOLCK | Errno::ENOSYS | Errno::EOPNOTSUPP | Errno::EINVAL | Errno::EPERM)
+        ),
         name => name == "fstatfs",
     };
     locks && !calls.iter().any(|call| call.injected && refused(call))
