@@ -61,7 +61,12 @@ pub(crate) fn remove_below(root: BorrowedFd, checkpoint: Checkpoint) -> io::Resu
 /// Removes what has this name, if anything has.
 pub(crate) fn remove_named(dir: BorrowedFd, name: &OsStr) -> io::Result<()> {
     let mut removal = Removal::default();
-    match sys::stat(dir, name)? {
+    let there = match sys::stat(dir, name) {
+        // NFS says so of a folder that another client has removed, and all that was in it.
+        Err(error) if errno(&error) == libc::ESTALE => None,
+        other => other?,
+    };
+    match there {
         None => return Ok(()),
         Some(stat) if stat.is_folder() => {
             if let Some(folder) = removal.enter(dir, name)? {
