@@ -3,13 +3,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::mount::Mount;
 use crate::options::{Durability, Settings};
-use crate::slot::{self, Beside, Known};
-use crate::sync::Mount;
+use crate::path::split;
+use crate::slot::{self, Beside, Known, PublishLock};
 use crate::sys::{self, Stat, errno};
 
 /// What is to be published; `Any` until a tool has made up its mind ([`crate::Entry`]).
@@ -204,6 +204,19 @@ impl Destination {
         };
         // A folder that cannot be looked at is taken for one that everybody can write to.
         parent.map_or(true, |parent| parent.mode & 0o002 != 0 && parent.uid != old.uid)
+    }
+
+    /// Waits for the publish lock.
+    pub(crate) fn lock_publish(&self) -> Result<PublishLock<'_>> {
+        PublishLock::take(self.beside()).map_err(|error| {
+            let foreign = errno(&error) == libc::EBUSY;
+            let error = self.failed("taking the publish lock", error);
+            let name = self.beside().name(slot::Kind::Lock);
+            let hint = || {
+                format!("another user's {} stays; if no writer of theirs is running, remove it", name.to_string_lossy())
+            };
+            if foreign { error.hint(hint()) } else { error }
+        })
     }
 
     /// Removes the publish lock's name, if it could not be removed in time and nobody who cleans up staging
@@ -435,50 +448,4 @@ fn leads_below_proc(dir: BorrowedFd, name: &OsStr) -> bool {
 
 fn is_proc(folder: BorrowedFd) -> bool {
     sys::filesystem(folder).is_ok_and(|kind| kind == sys::filesystems::PROC)
-}
-
-/// Splits a path into parent, last component and whether slashes followed it. What no rename can
-/// name (`/`, `.`, `..`) is refused as `rename(2)` does.
-pub(crate) fn split(path: &Path) -> Result<(&OsStr, &OsStr, bool)> {
-    let bytes = path.as_os_str().as_bytes();
-    if bytes.contains(&0) {
-        let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, "embedded null byte");
-        return Err(Error::new("reading the path", path, error));
-    }
-    let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
-    let start = bytes[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-    match &bytes[start..end] {
-        b"" if bytes.is_empty() => Err(Error::errno("reading the path", path, libc::ENOENT).hint("the path is empty")),
-        b"" | b"." | b".." => Err(Error::errno("reading the path", path, libc::EBUSY)
-            .hint("its last component must be the name of a file or folder")),
-        name => {
-            let parent = if start == 0 { b"." } else { &bytes[..start] };
-            Ok((OsStr::from_bytes(parent), OsStr::from_bytes(name), end < bytes.len()))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parts(path: &str) -> Option<(&str, &str, bool)> {
-        let (parent, name, slash) = split(Path::new(path)).ok()?;
-        Some((parent.to_str()?, name.to_str()?, slash))
-    }
-
-    #[test]
-    fn what_no_rename_can_name_is_refused() {
-        for path in ["", "/", "//", ".", "..", "a/.", "a/..", "a/../", "a\0b"] {
-            assert_eq!(parts(path), None, "{path:?}");
-        }
-    }
-
-    #[test]
-    fn a_path_is_split_at_its_last_name() {
-        assert_eq!(parts("a"), Some((".", "a", false)));
-        assert_eq!(parts("/a"), Some(("/", "a", false)));
-        assert_eq!(parts("x//a//"), Some(("x//", "a", true)));
-        assert_eq!(parts("../a/"), Some(("../", "a", true)));
-    }
 }

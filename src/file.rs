@@ -8,19 +8,20 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 
 use crate::backup;
+use crate::base::Base;
+use crate::checkpoint::{self, Checkpoint};
 use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{self, HandedOver};
 use crate::metadata::{self, Given, Shown, Work};
+use crate::mount::Mount;
 use crate::options::{Durability, Options, Settings, Start};
 use crate::publish::{self, Before, InSlot, Published, Terms};
 use crate::slot::{self, Slot};
-use crate::snapshot::Base;
-use crate::sync::{self, Mount};
+use crate::sync;
 use crate::sys::{self, Stat, errno};
-use crate::tree::{self, Checkpoint};
 
 /// A new version of a file, invisible until [`commit`](File::commit).
 ///
@@ -97,7 +98,7 @@ impl File {
 
     /// Syncs, publishes and syncs the folder, as the durability asks.
     pub fn commit(self) -> Result<Committed> {
-        self.commit_with(&mut tree::go_on)
+        self.commit_with(&mut checkpoint::go_on)
     }
 
     /// The same, stopped between two steps by `checkpoint` as long as nothing is published.
@@ -123,7 +124,7 @@ impl File {
         let error = self.destination.explained(error);
         self.staged = None;
         let given_back =
-            self.slot.take().map_or(Ok(()), |slot| slot.give_back(self.destination.slots(), &mut tree::go_on));
+            self.slot.take().map_or(Ok(()), |slot| slot.give_back(self.destination.slots(), &mut checkpoint::go_on));
         let leftover = given_back.err().map(|error| self.destination.failed("rolling back", error));
         error.with_leftover(leftover)
     }
@@ -228,7 +229,7 @@ impl File {
             Err(error) => {
                 if let Some(slot) = taken {
                     // The error is what matters; a slot that resists stays for the next writer.
-                    drop(slot.give_back(slots, &mut tree::go_on));
+                    drop(slot.give_back(slots, &mut checkpoint::go_on));
                 }
                 Err(error)
             }
@@ -265,7 +266,7 @@ impl File {
         .map_err(failed)?;
         self.staged = None;
         let own = self.slot.take();
-        let given_back = own.map_or(Ok(()), |own| own.give_back(self.destination.slots(), &mut tree::go_on));
+        let given_back = own.map_or(Ok(()), |own| own.give_back(self.destination.slots(), &mut checkpoint::go_on));
         let leftover = given_back.err().map(|error| self.destination.failed("cleaning up", error));
         Ok(HandedOver { kind: Kind::File, later: None, time: None, leftover })
     }
@@ -318,7 +319,7 @@ impl File {
         }
         self.staged = None;
         let Some(slot) = self.slot.take() else { return Ok(()) };
-        slot.give_back(self.destination.slots(), &mut tree::go_on)
+        slot.give_back(self.destination.slots(), &mut checkpoint::go_on)
             .map_err(|error| self.destination.failed("rolling back", error))
     }
 
@@ -341,6 +342,12 @@ impl File {
 }
 
 impl Options<File> {
+    /// As [`update`](Options::update), and whatever is written goes to the end (default: false).
+    pub fn append(mut self, append: bool) -> Self {
+        self.settings.append = append;
+        self.update(append)
+    }
+
     /// Opens a new version of the file `path`; nothing is visible until it is committed.
     pub fn create(&self, path: impl AsRef<Path>) -> Result<File> {
         self.create_at(sys::CWD, path)
@@ -349,7 +356,7 @@ impl Options<File> {
     /// The same with a relative path starting from an open folder.
     pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<File> {
         let (destination, old) = Destination::open(dir.as_fd(), path.as_ref(), Kind::File, &self.settings, true)?;
-        stage(dir.as_fd(), destination, self.settings.clone(), old, &mut tree::go_on)
+        stage(dir.as_fd(), destination, self.settings.clone(), old, &mut checkpoint::go_on)
     }
 
     /// The same; `checkpoint` stops the copying of the present version.
@@ -371,7 +378,7 @@ impl Options<File> {
     /// ```
     pub fn write(&self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<Committed> {
         let fill = |file: &mut std::fs::File, _: Checkpoint| file.write_all(content.as_ref());
-        self.write_with(sys::CWD, path.as_ref(), fill, &mut tree::go_on)
+        self.write_with(sys::CWD, path.as_ref(), fill, &mut checkpoint::go_on)
     }
 
     pub(crate) fn write_with(
@@ -442,12 +449,12 @@ fn stage(
             Ok((fd, true)) => (fd, Some(slot)),
             Ok((fd, false)) => {
                 // It has served; the end of the commit names what resists.
-                drop(slot.give_back(slots, &mut tree::go_on));
+                drop(slot.give_back(slots, &mut checkpoint::go_on));
                 (fd, None)
             }
             Err(error) => {
                 // The error is what matters; a slot that resists stays for the next writer.
-                drop(slot.give_back(slots, &mut tree::go_on));
+                drop(slot.give_back(slots, &mut checkpoint::go_on));
                 return Err(error);
             }
         }
@@ -572,7 +579,7 @@ impl Drop for File {
             self.staged = None;
             if let Some(slot) = self.slot.take() {
                 // Drop cannot report: what resists stays as an orphan for the next writer.
-                drop(slot.give_back(self.destination.slots(), &mut tree::go_on));
+                drop(slot.give_back(self.destination.slots(), &mut checkpoint::go_on));
             }
         }
     }

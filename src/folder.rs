@@ -10,19 +10,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use nix::fcntl::OFlag;
 
 use crate::backup;
+use crate::base::Base;
+use crate::checkpoint::{self, Checkpoint};
 use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{self, Group, HandedOver};
 use crate::metadata::{self, Given, Shown, Work};
+use crate::mount::Mount;
 use crate::options::{Cleanup, Durability, Options, Settings, Siblings, Start};
 use crate::publish::{self, InSlot, Terms};
 use crate::slot::{self, Slot};
-use crate::snapshot::{Base, Pin};
-use crate::sync::{self, Mount};
+use crate::snapshot::Pin;
+use crate::sync;
 use crate::sys::{self, Stat, errno};
-use crate::tree::{self, Checkpoint};
+use crate::tree;
 
 /// What the shown path leaves for names below it, of the 4,096 bytes that a system call takes.
 const ROOM_BELOW: usize = 1024;
@@ -147,7 +150,7 @@ impl Staged {
         let made = sys::mkdir(slot, &probe, 0o777).map_err(failed)?;
         let tried = if exists {
             let made = sys::mkdir(slot, name, 0o777).map_err(failed)? && made;
-            let tried = sys::renameat2(slot, &probe, slot, name, publish::EXCHANGE);
+            let tried = sys::renameat2(slot, &probe, slot, name, sys::EXCHANGE);
             // An overlay has no block device: where the old folder has one, there is nothing to ask.
             if made && old_folder.is_some_and(|old| old.dev >> 32 == 0) {
                 self.try_to_move_the_old(&probe)?;
@@ -155,7 +158,7 @@ impl Staged {
             sys::rmdir(slot, &probe).map_err(failed)?;
             tried
         } else {
-            sys::renameat2(slot, &probe, slot, name, publish::NOREPLACE)
+            sys::renameat2(slot, &probe, slot, name, sys::NOREPLACE)
         };
         match tried {
             // rename(2) is enough to replace what is missing or empty: see `publish::folder`.
@@ -257,7 +260,7 @@ impl Staged {
         let (from, stat, to) = open().map_err(failed)?;
         let old = (Some(stat), Some(from.as_fd()));
         let given = metadata::begin(destination, &self.settings, to.as_fd(), old, None, Work::ByName)?;
-        clone::content(from.as_fd(), to.as_fd(), &stat, &mut tree::go_on).map_err(failed)?;
+        clone::content(from.as_fd(), to.as_fd(), &stat, &mut checkpoint::go_on).map_err(failed)?;
         let fd = sys::open_name(slot, &destination.name).map_err(failed)?;
         Ok((Base::version(from, stat), Draft { fd: Some(fd), given }))
     }
@@ -471,7 +474,7 @@ impl Staged {
         }
         let handed = self.move_to_group(destination, settings, self.examine(destination, draft)?, slot, name)?;
         let own = self.slot.take();
-        let given_back = own.map_or(Ok(()), |own| own.give_back(destination.slots(), &mut tree::go_on));
+        let given_back = own.map_or(Ok(()), |own| own.give_back(destination.slots(), &mut checkpoint::go_on));
         let leftover = given_back.err().map(|error| destination.failed("cleaning up", error));
         Ok(HandedOver { leftover, ..handed })
     }
@@ -574,7 +577,7 @@ fn give_back_later(slot: Slot, destination: &Arc<Destination>) -> Option<Slot> {
     let work = move || {
         if let Some(slot) = take(&theirs) {
             // Nobody waits for it: what resists stays as an orphan for the next writer.
-            drop(slot.give_back(destination.slots(), &mut tree::go_on));
+            drop(slot.give_back(destination.slots(), &mut checkpoint::go_on));
         }
     };
     #[cfg(test)]
@@ -591,7 +594,7 @@ impl Drop for Staged {
             self.draft = Draft::default();
             if let Some(slot) = self.slot.take() {
                 // Drop cannot report: what resists stays as an orphan for the next writer.
-                drop(slot.give_back(self.destination.slots(), &mut tree::go_on));
+                drop(slot.give_back(self.destination.slots(), &mut checkpoint::go_on));
             }
         }
     }
@@ -629,7 +632,7 @@ macro_rules! guard {
 
             /// Syncs, publishes, syncs the folder and removes what was displaced.
             pub fn commit(self) -> Result<Committed> {
-                self.commit_with(&mut tree::go_on)
+                self.commit_with(&mut checkpoint::go_on)
             }
 
             /// The same; `checkpoint` stops it before the publish, and its cleaning up afterwards.
@@ -642,14 +645,14 @@ macro_rules! guard {
                 }
                 siblings.and_then(|_| self.0.finish(checkpoint)).map_err(|error| {
                     let error = self.0.destination.explained(error);
-                    let leftover = self.0.rollback(&mut tree::go_on).err().filter(|_| !self.0.is_foreign());
+                    let leftover = self.0.rollback(&mut checkpoint::go_on).err().filter(|_| !self.0.is_foreign());
                     error.with_leftover(leftover)
                 })
             }
 
             /// Discards the new version and reports what could not be removed; `Drop` does it silently.
             pub fn rollback(self) -> Result<()> {
-                self.rollback_with(&mut tree::go_on)
+                self.rollback_with(&mut checkpoint::go_on)
             }
 
             pub(crate) fn rollback_with(mut self, checkpoint: Checkpoint) -> Result<()> {
@@ -680,7 +683,7 @@ macro_rules! guard {
 
             /// The same with a relative path starting from an open folder.
             pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<$guard> {
-                self.create_with(dir.as_fd(), path.as_ref(), &mut tree::go_on)
+                self.create_with(dir.as_fd(), path.as_ref(), &mut checkpoint::go_on)
             }
 
             /// The same; `checkpoint` stops the copying of the present version.
@@ -757,5 +760,30 @@ impl Entry {
         name: &OsStr,
     ) -> Result<HandedOver> {
         self.0.hand_over_sibling(destination, slot, name)
+    }
+}
+
+impl Options<Folder> {
+    /// When the displaced version is removed (default: before the commit returns).
+    pub fn cleanup(mut self, cleanup: Cleanup) -> Self {
+        self.settings.cleanup = cleanup;
+        self
+    }
+}
+
+impl Options<Entry> {
+    /// When the displaced version is removed (default: before the commit returns).
+    pub fn cleanup(mut self, cleanup: Cleanup) -> Self {
+        self.settings.cleanup = cleanup;
+        self
+    }
+
+    /// What becomes of what a tool leaves beside the path (default: nothing is published, and the error names it).
+    ///
+    /// Publishing it does not go with [`update`](Options::update), [`backup`](Options::backup) and
+    /// [`tmp_dir`](Options::tmp_dir), as a [`Group`](crate::Group) does not.
+    pub fn siblings(mut self, siblings: Siblings) -> Self {
+        self.settings.siblings = siblings;
+        self
     }
 }

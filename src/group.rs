@@ -12,19 +12,20 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::committed::Committed;
-use crate::destination::{Destination, Kind, folder_conflict, split};
+use crate::destination::{Destination, Kind, folder_conflict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::File;
 use crate::folder::{Entry, Folder};
-use crate::lock;
 use crate::metadata;
 use crate::options::{Durability, Options, Settings};
+use crate::path::split;
 use crate::publish::{self, Exchanged, InSlot, Terms};
 use crate::slot::{self, Slot};
 use crate::sync;
 use crate::sys;
-use crate::tree::{self, Checkpoint};
+use crate::tree;
 
 /// So many folders of destinations are kept open; the others are opened again when they are needed, and must be the same.
 const OPEN: usize = 64;
@@ -212,7 +213,7 @@ impl Group {
     /// Adds a whole file.
     pub fn write(&mut self, options: &Options<File>, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
         let fill = |file: &mut std::fs::File, _: Checkpoint| io::Write::write_all(file, content.as_ref());
-        self.write_with(options, sys::CWD, path.as_ref(), fill, &mut tree::go_on)
+        self.write_with(options, sys::CWD, path.as_ref(), fill, &mut checkpoint::go_on)
     }
 
     pub(crate) fn write_with(
@@ -356,7 +357,7 @@ impl Group {
             let tried = publish::try_to_move_a_file(&own, slot.fd.as_fd());
             if let Err(error) = tried {
                 // It is empty; if it resists, the next writer removes it.
-                drop(slot.give_back(own.slots(), &mut tree::go_on));
+                drop(slot.give_back(own.slots(), &mut checkpoint::go_on));
                 return Err(error);
             }
             self.homes.push(Home { mount, device, destination: own, slot: Some(slot), exchanges: false });
@@ -485,7 +486,7 @@ impl Group {
 
     /// Syncs, publishes all members and syncs their folders.
     pub fn commit(self) -> Result<Committed> {
-        self.commit_with(&mut tree::go_on)
+        self.commit_with(&mut checkpoint::go_on)
     }
 
     /// The same; `checkpoint` stops it between two publishes: those before are then taken back.
@@ -498,7 +499,7 @@ impl Group {
             // What is missing has gone with its folder.
             let gone = if missing && !error.committed() { self.check_places().err() } else { None };
             let error = gone.unwrap_or(error);
-            let leftover = self.give_back(&mut tree::go_on);
+            let leftover = self.give_back(&mut checkpoint::go_on);
             error.with_leftover(leftover)
         })
     }
@@ -627,14 +628,14 @@ impl Group {
         let taken = self.swap_back(member, destination, name);
         if let Some(mark) = mark {
             // It is empty; if it resists, the next writer removes it.
-            drop(mark.give_back(destination.slots(), &mut tree::go_on));
+            drop(mark.give_back(destination.slots(), &mut checkpoint::go_on));
         }
         taken
     }
 
     fn swap_back(&self, member: &Member, destination: &Destination, name: &OsStr) -> io::Result<bool> {
         let (slot, parent, target) = (self.home(member).fd(), destination.parent(), &*member.name);
-        let _lock = lock::publish(destination).map_err(io::Error::from)?;
+        let _lock = destination.lock_publish().map_err(io::Error::from)?;
         let ours = |stat: Option<sys::Stat>| stat.is_some_and(|stat| stat.ino == member.inode);
         if !ours(sys::stat(parent, target)?) {
             return Ok(false);
@@ -643,7 +644,7 @@ impl Group {
             // It was published by a link and has both names: renaming one to the other would do nothing.
             return sys::unlink(parent, target).map(|()| true);
         }
-        let flags = if member.replaces { publish::EXCHANGE } else { 0 };
+        let flags = if member.replaces { sys::EXCHANGE } else { 0 };
         let swap = || sys::renameat2(parent, target, slot, name, flags);
         swap()?;
         // What cannot be looked at has been ours a moment ago.
@@ -652,7 +653,7 @@ impl Group {
             if member.replaces {
                 swap()?;
             } else {
-                sys::renameat2(slot, name, parent, target, publish::NOREPLACE)?;
+                sys::renameat2(slot, name, parent, target, sys::NOREPLACE)?;
             }
             return Ok(false);
         }
@@ -720,7 +721,7 @@ impl Group {
 
     /// Discards all members and reports what could not be removed; `Drop` does it silently.
     pub fn rollback(self) -> Result<()> {
-        self.rollback_with(&mut tree::go_on)
+        self.rollback_with(&mut checkpoint::go_on)
     }
 
     pub(crate) fn rollback_with(mut self, checkpoint: Checkpoint) -> Result<()> {
@@ -733,7 +734,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         if self.owned().is_ok() {
             // Drop cannot report: what resists stays as an orphan for the next writer.
-            drop(self.give_back(&mut tree::go_on));
+            drop(self.give_back(&mut checkpoint::go_on));
         }
     }
 }

@@ -19,6 +19,8 @@
 compile_error!("atomik rests on Linux system calls (renameat2, O_TMPFILE): it is for Linux only");
 
 mod backup;
+mod base;
+mod checkpoint;
 mod clone;
 mod committed;
 mod destination;
@@ -30,9 +32,10 @@ mod faults;
 mod file;
 mod folder;
 mod group;
-mod lock;
 mod metadata;
+mod mount;
 mod options;
+mod path;
 mod probe;
 mod publish;
 #[cfg(feature = "python")]

@@ -190,41 +190,6 @@ impl<Guard> Options<Guard> {
     }
 }
 
-impl Options<crate::File> {
-    /// As [`update`](Options::update), and whatever is written goes to the end (default: false).
-    pub fn append(mut self, append: bool) -> Self {
-        self.settings.append = append;
-        self.update(append)
-    }
-}
-
-impl Options<crate::Folder> {
-    /// When the displaced version is removed (default: before the commit returns).
-    pub fn cleanup(mut self, cleanup: Cleanup) -> Self {
-        self.settings.cleanup = cleanup;
-        self
-    }
-}
-
-impl Options<crate::Entry> {
-    /// When the displaced version is removed (default: before the commit returns).
-    pub fn cleanup(mut self, cleanup: Cleanup) -> Self {
-        self.settings.cleanup = cleanup;
-        self
-    }
-}
-
-impl Options<crate::Entry> {
-    /// What becomes of what a tool leaves beside the path (default: nothing is published, and the error names it).
-    ///
-    /// Publishing it does not go with [`update`](Options::update), [`backup`](Options::backup) and
-    /// [`tmp_dir`](Options::tmp_dir), as a [`Group`](crate::Group) does not.
-    pub fn siblings(mut self, siblings: Siblings) -> Self {
-        self.settings.siblings = siblings;
-        self
-    }
-}
-
 impl<Guard> fmt::Debug for Options<Guard> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.settings.fmt(f)

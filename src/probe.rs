@@ -8,13 +8,14 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
+use crate::checkpoint;
 use crate::error::{Error, Result};
+use crate::mount::Mount;
 use crate::options::Durability;
-use crate::publish::{self, EXCHANGE, NOREPLACE};
+use crate::publish;
 use crate::slot::{Beside, Known, LockReach, Slot};
-use crate::sync::{self, Mount};
-use crate::sys::{self, Lock};
-use crate::tree;
+use crate::sync;
+use crate::sys::{self, EXCHANGE, Lock, NOREPLACE};
 
 /// What the filesystem of a folder can do, as it was seen to do it in a scratch slot there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,7 +129,7 @@ pub fn probe(directory: impl AsRef<Path>) -> Result<Probe> {
     let beside = Beside { dir: dir.as_fd(), destination: OsStr::new("probe"), known: &known };
     let slot = Slot::take(beside).map_err(failed)?;
     let tried = try_all(&slot, beside);
-    slot.give_back(beside, &mut tree::go_on).map_err(failed)?;
+    slot.give_back(beside, &mut checkpoint::go_on).map_err(failed)?;
     tried.map_err(failed)
 }
 

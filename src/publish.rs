@@ -6,20 +6,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::fcntl::OFlag;
 
 use crate::backup;
+use crate::base::{self, Base};
+use crate::checkpoint;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lock;
+use crate::mount::Mount;
 use crate::slot::{self, Linked, Slot};
-use crate::snapshot::{self, Base};
-use crate::sync::{self, Mount};
+use crate::sync;
 use crate::sys::filesystems::CIFS;
-use crate::sys::{self, Stat, errno};
-use crate::tree;
-
-/// `RENAME_NOREPLACE`, `RENAME_EXCHANGE` and `RENAME_WHITEOUT` of `renameat2(2)`.
-pub(crate) const NOREPLACE: u32 = libc::RENAME_NOREPLACE;
-pub(crate) const EXCHANGE: u32 = libc::RENAME_EXCHANGE;
-pub(crate) const WHITEOUT: u32 = libc::RENAME_WHITEOUT;
+use crate::sys::{self, NOREPLACE, Stat, errno};
 
 /// How often a destination may appear and vanish under a publish before it gives up.
 const ROUNDS: u32 = 100;
@@ -43,7 +38,7 @@ impl Terms<'_> {
     fn check(&self, destination: &Destination, now: Option<&Stat>) -> Result<()> {
         match self.base {
             Some(base) if !base.is(now, destination.slots().domain().is_none()) => {
-                Err(snapshot::conflict(&destination.path))
+                Err(base::conflict(&destination.path))
             }
             _ => Ok(()),
         }
@@ -51,7 +46,7 @@ impl Terms<'_> {
 
     /// The error of a destination that appeared where there was nothing.
     fn appeared(&self, destination: &Destination, error: std::io::Error) -> Error {
-        if self.base.is_some() { snapshot::conflict(&destination.path) } else { failed(destination, error) }
+        if self.base.is_some() { base::conflict(&destination.path) } else { failed(destination, error) }
     }
 }
 
@@ -137,7 +132,7 @@ pub(crate) fn unnamed(
         Err(error) => {
             // If this fails too, the slot is an orphan, which the next writer removes.
             drop(sys::unlink(linked.dir(slots), &linked.name));
-            drop(linked.give_back(slots, &mut tree::go_on));
+            drop(linked.give_back(slots, &mut checkpoint::go_on));
             Err(error)
         }
     }
@@ -159,7 +154,7 @@ pub(crate) fn named(destination: &Destination, dir: BorrowedFd, name: &OsStr, te
     let replace = || rename(destination, dir, name, 0).map_err(|error| failed(destination, error));
     match terms.base {
         Some(base) if !base.is_nothing() => {
-            let _lock = lock::publish(destination)?;
+            let _lock = destination.lock_publish()?;
             terms.check(destination, destination.stat()?.as_ref())?;
             replace()
         }
@@ -379,7 +374,7 @@ pub(crate) fn try_exchange(destination: &Destination) -> Result<()> {
         .and_then(|()| try_to_exchange(destination, slot.fd.as_fd()))
         .and_then(|()| backup::try_to_mark(destination, slot.fd.as_fd()));
     // What resists is removed with the slot that the commit takes.
-    drop(slot.give_back(slots, &mut tree::go_on));
+    drop(slot.give_back(slots, &mut checkpoint::go_on));
     tried
 }
 
@@ -388,7 +383,7 @@ pub(crate) fn try_to_exchange(destination: &Destination, slot: BorrowedFd) -> Re
     let (one, other) = (slot::scratch("one", &destination.name), slot::scratch("other", &destination.name));
     let tried = sys::mkdir(slot, &one, 0o700)
         .and_then(|_| sys::mkdir(slot, &other, 0o700))
-        .and_then(|_| sys::renameat2(slot, &one, slot, &other, EXCHANGE));
+        .and_then(|_| sys::renameat2(slot, &one, slot, &other, sys::EXCHANGE));
     for name in [one, other] {
         // What resists goes with the slot.
         drop(sys::rmdir(slot, &name));
@@ -418,7 +413,7 @@ pub(crate) struct Exchanged {
 pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> Result<Option<Exchanged>> {
     let InSlot { slot, name, kind } = new;
     let (parent, target) = (destination.parent(), &destination.name);
-    let lock = lock::publish(destination)?;
+    let lock = destination.lock_publish()?;
     if terms.base.is_some() || terms.backup.is_some() {
         let now = destination.stat()?;
         terms.check(destination, now.as_ref())?;
@@ -426,13 +421,13 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
             return Ok(None);
         }
         if let Some(backup) = terms.backup {
-            backup::mark(slot, destination, backup).map_err(|error| failed(destination, error))?;
+            slot::mark(slot, destination.beside(), backup).map_err(|error| failed(destination, error))?;
         }
     }
     // Needed for an undo, which hardly ever comes of anything else than such terms.
     let staged =
         if terms.base.is_some() { sys::stat(slot, name).map_err(|error| failed(destination, error))? } else { None };
-    let swap = || sys::renameat2(slot, name, parent, target, EXCHANGE);
+    let swap = || sys::renameat2(slot, name, parent, target, sys::EXCHANGE);
     let mut exchanged = swap();
     let mut writable = None;
     if matches!(&exchanged, Err(error) if errno(error) == libc::EACCES) {
@@ -488,7 +483,7 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
         undo().and_then(|()| restore()).map_err(|error| failed(destination, error).after_publish())?;
         return Err(refusal);
     }
-    if terms.backup.is_some_and(|backup| backup::complete(slot, destination, backup).is_ok()) {
+    if terms.backup.is_some_and(|backup| slot::complete(slot, destination.beside(), backup).is_ok()) {
         // If completing fails, giving the slot back tries again, says why, and keeps what it cannot rename.
         restore().map_err(|error| failed(destination, error).after_publish())?;
     }

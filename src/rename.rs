@@ -4,10 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use crate::destination::split;
 use crate::error::{Error, ErrorKind, Result};
-use crate::publish::{self, EXCHANGE, Moved, NOREPLACE, WHITEOUT};
-use crate::sys::{self, errno};
+use crate::path::split;
+use crate::publish::{self, Moved};
+use crate::sys::{self, EXCHANGE, NOREPLACE, WHITEOUT, errno};
 
 /// The flags of `renameat2(2)`, combined with `|`; any value reaches the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -19,138 +19,46 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::Duration;
 
-use crate::sys::{self, Lock, Stat, User, errno};
-use crate::tree::{self, Checkpoint};
+use crate::checkpoint::{self, Checkpoint};
+use crate::sys::{self, Lock, errno};
 
+mod beside;
 mod displaced;
 mod domain;
 mod inspect;
+mod linked;
+mod lock;
+mod mark;
 mod name;
+mod observe;
+mod orphans;
 mod owner;
+mod patience;
 mod reclaim;
 mod room;
 
+pub(crate) use beside::{Beside, Known};
 pub(crate) use displaced::{is_displaced, is_removed};
 pub use domain::LockReach;
+pub(crate) use domain::learn;
 pub(crate) use inspect::{Inspected, Terms, inspect_all};
+pub(crate) use linked::Linked;
+pub(crate) use lock::{PublishLock, remove_orphan_lock};
+pub(crate) use mark::{complete, mark};
 pub(crate) use name::{Kind, RESERVED, is_ours, is_reserved, parse, scratch};
-use reclaim::{Cleared, Found, clear, is_empty, is_free, is_named, reclaim, stays};
-pub(crate) use reclaim::{is_change, list};
-
-/// How often a step is started over, each time since another process was faster; and after how many rounds each begins with
-/// a pause, since FUSE may repeat a stale answer.
-const MAX_ROUNDS: u32 = 1_000;
-const EAGER_ROUNDS: u32 = 100;
-
-/// The rounds of a step.
-fn rounds(beside: Beside) -> impl Iterator<Item = u32> {
-    (0..MAX_ROUNDS).inspect(move |round| {
-        if *round >= EAGER_ROUNDS && beside.domain().is_some() {
-            sys::sleep(Duration::from_millis(1));
-        }
-    })
-}
+pub(crate) use observe::{is_change, list};
+use observe::{is_empty, is_named};
+use orphans::remove_others;
+pub(crate) use orphans::{remove_displaced, remove_orphans};
+pub(crate) use patience::Patience;
+use patience::rounds;
+use reclaim::{Cleared, clear, is_free, reclaim, stays};
 
 /// FUSE and NFS keep an unlinked file that was open under a hidden name until the server hears, a moment later, that it was
 /// closed: how often, a millisecond apart, a slot is tried.
 const MAX_PAUSES: u32 = 50;
-
-/// How often a step is repeated that a filesystem of another lock domain has failed oddly. A copy of a folder that others
-/// replace all the time needs a moment without them: the pauses grow from 1 to 64 milliseconds, 0.6 seconds in all.
-const MAX_ODD: u32 = 50;
-/// After so many odd answers the pauses are twice as long.
-const ODD_UNTIL_LONGER: u32 = 8;
-
-/// Counts the odd answers in one step. FUSE and network filesystems say `ENOENT`, `ESTALE` or `ENOTDIR` of what is there
-/// while other processes or machines work in the same folder (seen on bindfs, sshfs and mergerfs), NFS `ETXTBSY` of a rename.
-#[derive(Default)]
-pub(crate) struct Patience(u32);
-
-impl Patience {
-    /// Is the step to be repeated after this error? Pauses if so.
-    pub(crate) fn again(&mut self, beside: Beside, error: &io::Error) -> bool {
-        let odd = is_change(error) || errno(error) == libc::ETXTBSY;
-        let odd = odd && self.0 < MAX_ODD && beside.domain().is_some();
-        if odd {
-            sys::sleep(Duration::from_millis(1 << (self.0 / ODD_UNTIL_LONGER)));
-            self.0 += 1;
-        }
-        odd
-    }
-}
-
-/// Where the slots of a destination are, and whose.
-#[derive(Clone, Copy)]
-pub(crate) struct Beside<'a> {
-    pub(crate) dir: BorrowedFd<'a>,
-    pub(crate) destination: &'a OsStr,
-    pub(crate) known: &'a Known,
-}
-
-/// What is known of a folder, once it has been asked.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
-    /// Whose slots are ours.
-    pub(crate) user: User,
-    /// What the folder is like.
-    pub(crate) folder: OnceLock<Stat>,
-    domain: OnceLock<Option<u64>>,
-    /// Its mount, by the number that no later mount gets, where nobody has looked at the folder.
-    mount: OnceLock<u64>,
-    /// What is made here by this process shows, where that is not what was asked for.
-    fresh: OnceLock<owner::Fresh>,
-}
-
-impl Known {
-    /// The same for another folder of the same mount.
-    pub(crate) fn on_the_same_mount(&self) -> Self {
-        Self { folder: OnceLock::new(), ..self.clone() }
-    }
-}
-
-impl Beside<'_> {
-    /// What the folder is like.
-    pub(crate) fn look(&self) -> io::Result<Stat> {
-        if let Some(folder) = self.known.folder.get() {
-            return Ok(*folder);
-        }
-        let folder = sys::stat_fd(self.dir)?;
-        Ok(*self.known.folder.get_or_init(|| folder))
-    }
-
-    /// The lock domain of the folder; `None` where locks are seen by all.
-    pub(crate) fn domain(&self) -> Option<u64> {
-        *self.known.domain.get_or_init(|| domain::of(*self))
-    }
-
-    /// The name of this kind, in the lock domain of the folder.
-    pub(crate) fn name(&self, kind: Kind) -> OsString {
-        name::name(kind, self.domain(), self.destination)
-    }
-
-    fn porch(&self) -> OsString {
-        self.name(Kind::Porch)
-    }
-}
-
-/// Notes what a file tells that this process has just made in the folder.
-pub(crate) fn learn(beside: Beside, file: &Stat) {
-    if file.mount_is_unique {
-        beside.known.mount.get_or_init(|| file.mount);
-    }
-    // A server may make owners up.
-    if beside.domain().is_none() {
-        beside.known.user.know(file.uid);
-    }
-}
-
-/// Chance for a name that nobody else chooses.
-fn random() -> io::Result<u64> {
-    sys::random()
-}
 
 /// A folder slot that this process owns.
 #[derive(Debug)]
@@ -206,7 +114,7 @@ impl Slot {
                 Made::Taken => {}
             }
             // Before there is a room that would be left if this failed.
-            let name = name::in_room(random()?);
+            let name = name::in_room(sys::random()?);
             let Some(room) = room::enter(beside)? else { return Self::spare(beside) };
             let made = make(beside, Some(room.1.as_fd()), &name);
             match made {
@@ -216,7 +124,7 @@ impl Slot {
                 Err(_) => {}
             }
             // If the room stays, the next writer removes it.
-            drop(room::leave(beside, &mut tree::go_on));
+            drop(room::leave(beside, &mut checkpoint::go_on));
             return made.and_then(|_| Self::unlocked(beside));
         }
         Self::spare(beside)
@@ -225,7 +133,7 @@ impl Slot {
     /// Makes a slot under a random name, where something else has the names of porch and room. The next writer does not look
     /// there; a sweep does, and the last reader of a version in it.
     fn spare(beside: Beside) -> io::Result<Slot> {
-        let name = beside.name(Kind::Spare(random()?));
+        let name = beside.name(Kind::Spare(sys::random()?));
         match make(beside, None, &name)? {
             Made::Slot(fd) => Ok(Slot::new(None, name, fd)),
             Made::Unlockable => {
@@ -240,7 +148,7 @@ impl Slot {
     /// may, by its age.
     fn unlocked(beside: Beside) -> io::Result<Slot> {
         let exists = || io::Error::from_raw_os_error(libc::EEXIST);
-        let name = name::name(Kind::Porch, Some(random()?), beside.destination);
+        let name = name::name(Kind::Porch, Some(sys::random()?), beside.destination);
         let Made::Slot(fd) = make(beside, None, &name).and_then(|made| match made {
             Made::Unlockable => {
                 let fd = sys::open_folder(beside.dir, &name)?;
@@ -293,7 +201,7 @@ fn make(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::Result<Ma
     match sys::mkdir(at, name, beside.mode()?) {
         Ok(true) => {}
         Ok(false) => {
-            let found = reclaim(beside, room, name, &mut tree::go_on)?;
+            let found = reclaim(beside, room, name, &mut checkpoint::go_on)?;
             return Ok(if found.is_gone() { Made::Again } else { Made::Taken });
         }
         // The room was removed by the last who left it.
@@ -318,7 +226,7 @@ fn make(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::Result<Ma
         Err(error) if is_change(&error) => Ok(Made::Again),
         Err(error) => {
             // What this process could not lock is another's by now, or an orphan: the next look tells.
-            drop(reclaim(beside, room, name, &mut tree::go_on));
+            drop(reclaim(beside, room, name, &mut checkpoint::go_on));
             Err(error)
         }
         made => made,
@@ -358,117 +266,6 @@ fn remove(
     }
 }
 
-/// Removes the orphans in the porch and in the room, for one whose own slot was `inside` the room or was the porch.
-fn remove_others(beside: Beside, inside: bool, checkpoint: Checkpoint) -> io::Result<()> {
-    if !inside {
-        return room::tidy(beside, checkpoint).map(drop);
-    }
-    let left = room::leave(beside, checkpoint);
-    let porch = beside.porch();
-    left.and(reclaim(beside, None, &porch, checkpoint)?.named(beside, &porch))
-}
-
-/// Removes the orphans of a destination: what a publish does after it that needed no slot, and a reader whose version may
-/// have been displaced.
-pub(crate) fn remove_orphans(beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
-    let name = beside.porch();
-    let porch = reclaim(beside, None, &name, checkpoint)?;
-    let nothing = matches!(porch, Found::Missing);
-    let room = room::tidy(beside, checkpoint);
-    if nothing && matches!(room, Ok(false)) {
-        return Ok(());
-    }
-    // A writer holds the publish lock only while it has a slot here: where no slot was, no name of a lock was left.
-    porch.named(beside, &name).and(room.map(drop)).and(remove_orphan_lock(beside))
-}
-
-/// Removes a displaced version that its reader has let go of, with the slot that it is in: of whatever destination, since a
-/// group has one slot for many.
-pub(crate) fn remove_displaced(version: OwnedFd, checkpoint: Checkpoint) -> io::Result<()> {
-    let path = PathBuf::from(sys::path_now(version.as_fd())?);
-    drop(version);
-    let Some(slot) = path.parent() else { return Ok(()) };
-    let parsed = |path: &Path| path.file_name().and_then(parse);
-    let is_porch = parsed(slot).is_some_and(|parsed| matches!(parsed.kind, Kind::Porch | Kind::Spare(_)));
-    let place = if is_porch { Some(slot) } else { slot.parent() };
-    let (Some(place), Some(name)) = (place, slot.file_name()) else { return Ok(()) };
-    let (Some(parsed), Some(folder)) = (parsed(place), place.parent()) else { return Ok(()) };
-    let (dir, _) = sys::open_parent(sys::CWD, folder.as_os_str(), false)?;
-    let beside = Beside { dir: dir.as_fd(), destination: &parsed.destination, known: &Known::default() };
-    if parsed.domain != beside.domain() {
-        return Ok(());
-    }
-    let removed = if is_porch {
-        reclaim(beside, None, name, checkpoint)?.named(beside, name)
-    } else {
-        // The whole room is looked at, as by a writer that leaves it.
-        room::leave(beside, checkpoint)
-    };
-    removed.and(remove_orphan_lock(beside))
-}
-
-/// Removes the publish lock that a killed writer has left.
-pub(crate) fn remove_orphan_lock(beside: Beside) -> io::Result<()> {
-    reclaim::remove_orphan_lock(beside, &beside.name(Kind::Lock))
-}
-
-/// A file's name in a slot, for the moment before it is renamed.
-#[derive(Debug)]
-pub(crate) struct Linked {
-    room: Option<OwnedFd>,
-    pub(crate) name: OsString,
-}
-
-impl Linked {
-    /// Gives a locked unnamed file the name of the porch, or a name in the room if the porch is taken.
-    pub(crate) fn link(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
-        let porch = beside.porch();
-        for _ in rounds(beside) {
-            match sys::link_fd(file, beside.dir, &porch) {
-                Ok(()) => return Ok(Linked { room: None, name: porch }),
-                Err(error) if errno(&error) == libc::EEXIST => {}
-                Err(error) => return Err(error),
-            }
-            if reclaim(beside, None, &porch, &mut tree::go_on)?.is_gone() {
-                continue;
-            }
-            // Before there is a room that would be left if this failed.
-            let in_room = name::in_room(random()?);
-            let Some((room_name, room)) = room::enter(beside)? else { return Self::spare(file, beside) };
-            match sys::link_fd(file, room.as_fd(), &in_room) {
-                Ok(()) => return Ok(Linked { room: Some(room), name: in_room }),
-                Err(error) if errno(&error) == libc::EEXIST => {}
-                // The room was removed by the last who left it; where it was not, the file cannot be linked.
-                Err(error) if is_change(&error) && !room::is_there(beside, &room_name, room.as_fd())? => {}
-                Err(error) => {
-                    // The error is what matters; the next writer removes a room that stays.
-                    drop(room::leave(beside, &mut tree::go_on));
-                    // A sandbox that forbids other folders (Landlock) leaves names beside the destination.
-                    return if errno(&error) == libc::EXDEV { Self::spare(file, beside) } else { Err(error) };
-                }
-            }
-        }
-        Err(io::Error::from_raw_os_error(libc::EBUSY))
-    }
-
-    /// Links under a random name beside the destination.
-    fn spare(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
-        let name = beside.name(Kind::Spare(random()?));
-        sys::link_fd(file, beside.dir, &name)?;
-        Ok(Linked { room: None, name })
-    }
-
-    /// The folder that the name is in.
-    pub(crate) fn dir<'a>(&'a self, beside: Beside<'a>) -> BorrowedFd<'a> {
-        self.room.as_ref().map_or(beside.dir, AsFd::as_fd)
-    }
-
-    /// After the name is gone: removes the orphans of this destination.
-    pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
-        remove_others(beside, self.room.is_some(), checkpoint).and(remove_orphan_lock(beside))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -497,7 +294,7 @@ mod tests {
         }
 
         fn give_back(&self, slot: Slot) {
-            slot.give_back(self.beside(), &mut tree::go_on).unwrap();
+            slot.give_back(self.beside(), &mut checkpoint::go_on).unwrap();
         }
 
         fn names(&self) -> Vec<OsString> {

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::destination::Destination;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::slot;
 use crate::sys::{self, Lock, Stat, errno};
-use crate::tree::{self, Checkpoint};
 
 /// How often a version that vanishes while it is opened is looked for again, and after how many of
 /// these a pause is made.
@@ -81,7 +81,7 @@ impl Snapshot {
 
     /// Lets go of the version, and removes it if it was displaced and nobody else reads it.
     pub fn close(self) {
-        self.close_with(&mut tree::go_on);
+        self.close_with(&mut checkpoint::go_on);
     }
 
     /// Does it belong to the parent of this process?
@@ -112,7 +112,7 @@ impl AsFd for Snapshot {
 
 impl Drop for Snapshot {
     fn drop(&mut self) {
-        self.release(&mut tree::go_on);
+        self.release(&mut checkpoint::go_on);
     }
 }
 
@@ -188,7 +188,7 @@ fn pin(at: BorrowedFd, path: &OsStr, follow: bool) -> io::Result<Pin> {
             return Ok(pin);
         }
         // It was displaced in between: the writer that did so may have found it pinned, and has left it.
-        pin.release(named, &mut tree::go_on);
+        pin.release(named, &mut checkpoint::go_on);
     }
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
@@ -201,45 +201,4 @@ fn proc_path(version: &OwnedFd) -> io::Result<PathBuf> {
     }
     let fd = std::os::fd::AsRawFd::as_raw_fd(version);
     Ok(PathBuf::from(format!("/proc/{}/fd/{fd}", sys::process_id())))
-}
-
-/// The present version that a body starts from. It is kept open, so that its inode number is nobody
-/// else's until the publish has been decided.
-#[derive(Debug)]
-pub(crate) struct Base(Option<(OwnedFd, Stat)>);
-
-impl Base {
-    /// There was nothing.
-    pub(crate) fn nothing() -> Self {
-        Self(None)
-    }
-
-    pub(crate) fn version(fd: OwnedFd, stat: Stat) -> Self {
-        Self(Some((fd, stat)))
-    }
-
-    /// Is what is there now still the version that the body started from? A file that was written in place meanwhile is not.
-    /// With `exact_times`, times tell that as well: network filesystems may correct them later.
-    pub(crate) fn is(&self, now: Option<&Stat>, exact_times: bool) -> bool {
-        match (&self.0, now) {
-            (None, None) => true,
-            (Some((_, base)), Some(now)) => {
-                let written = base.size != now.size || exact_times && base.times[1] != now.times[1];
-                base.same(now) && (base.is_folder() || !written)
-            }
-            _ => false,
-        }
-    }
-
-    /// Was there nothing?
-    pub(crate) fn is_nothing(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
-/// The error of a body whose base has been replaced meanwhile.
-pub(crate) fn conflict(path: &Path) -> Error {
-    Error::errno("publishing", path, libc::ESTALE)
-        .kind_is(ErrorKind::Conflict)
-        .hint("somebody else has published since this version was begun, or written to the file itself, and theirs stands: begin again from it")
 }

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::checkpoint::{self, Checkpoint};
 use crate::error::{Error, Result};
 use crate::slot::{self, Beside, Inspected, Known, Terms};
 use crate::sys::{self, errno};
-use crate::tree::{self, Checkpoint, Visitor};
+use crate::tree::{self, Visitor};
 
 /// What a killed process has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,7 +113,7 @@ impl Sweep {
 
     /// Sweeps `directory`.
     pub fn run(&self, directory: impl AsRef<Path>) -> Result<Vec<Orphan>> {
-        self.run_with(directory.as_ref(), &mut tree::go_on)
+        self.run_with(directory.as_ref(), &mut checkpoint::go_on)
     }
 
     pub(crate) fn run_with(&self, directory: &Path, checkpoint: Checkpoint) -> Result<Vec<Orphan>> {
@@ -125,7 +126,7 @@ impl Sweep {
         };
         let reader = sys::open_folder(root.as_fd(), OsStr::new(".")).map_err(failed)?;
         tree::walk(reader, &mut finder, checkpoint).map_err(failed)?;
-        finder.finish(root.as_fd(), &mut tree::go_on).map_err(failed)?;
+        finder.finish(root.as_fd(), &mut checkpoint::go_on).map_err(failed)?;
         Ok(finder.orphans)
     }
 }
@@ -200,7 +201,7 @@ impl Visitor for Finder<'_> {
     }
 
     fn leave(&mut self, folder: BorrowedFd, _dir: BorrowedFd, _name: &OsStr) -> io::Result<()> {
-        self.finish(folder, &mut tree::go_on)
+        self.finish(folder, &mut checkpoint::go_on)
     }
 
     fn allows_removal(&self) -> bool {

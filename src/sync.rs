@@ -16,7 +16,6 @@
 //! is made durable by `syncfs`, which commits the same journal.
 
 mod memory;
-mod mount;
 mod tree;
 
 use std::ffi::OsStr;
@@ -24,16 +23,16 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-pub(crate) use mount::Mount;
 #[cfg(test)]
-pub(crate) use {memory::pretend_dirty, mount::pretend};
+pub(crate) use memory::pretend_dirty;
 
+use crate::checkpoint::Checkpoint;
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind, Result};
+use crate::mount::Mount;
 use crate::options::{Durability, Settings};
 use crate::sys;
-use crate::tree::Checkpoint;
-use tree::Way;
+use tree::{Way, range};
 
 /// Does the environment allow to wait for one flush only? `ATOMIK_SINGLE_FLUSH=0` does not.
 fn allowed() -> bool {
@@ -75,11 +74,6 @@ pub(crate) fn file(fd: BorrowedFd, settings: &Settings, destination: &Destinatio
 /// Syncs one file by itself, under the name that it has by now.
 pub(crate) fn again(fd: BorrowedFd, destination: &Destination) -> Result<()> {
     sys::fsync(fd).map_err(|error| not_published(destination, error))
-}
-
-/// Writes a file's content and waits until the disk has it; a sandbox may lack the call.
-fn range(fd: BorrowedFd) -> io::Result<()> {
-    if sys::write_and_wait(fd)? { Ok(()) } else { sys::fsync(fd) }
 }
 
 /// Makes a folder with everything in it safe to publish, in the cheapest way that is sure. `since` was opened before

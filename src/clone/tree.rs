@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
-use super::{Means, copy, flags};
+use super::content::{Means, copy, flags};
+use crate::checkpoint::Checkpoint;
 use crate::metadata::{self, Metadata};
 use crate::sys::{self, Stat, errno};
-use crate::tree::{self, Checkpoint, Visitor};
+use crate::tree::{self, Visitor};
 
 /// Files that are handed to a worker at once, and how many such batches wait at most.
 const BATCH: usize = 64;

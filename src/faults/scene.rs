@@ -158,7 +158,7 @@ fn publish_file(options: &Options<File>, dir: &Path) -> Result<Committed> {
 
 fn write(dir: &Path, durability: Durability) -> Result<Committed> {
     // As the binding writes a buffer: half of it is there when the disk is full.
-    let fill = |file: &mut fs::File, _: crate::tree::Checkpoint| {
+    let fill = |file: &mut fs::File, _: crate::checkpoint::Checkpoint| {
         for half in [b"ne", &b"w"[..]] {
             faults::intercept("write", || Ok(()))?;
             file.write_all(half)?;
@@ -166,7 +166,7 @@ fn write(dir: &Path, durability: Durability) -> Result<Committed> {
         Ok(())
     };
     let options = File::options().overwrite(true).durability(durability);
-    options.write_with(sys::CWD, &dir.join(NAME), fill, &mut crate::tree::go_on)
+    options.write_with(sys::CWD, &dir.join(NAME), fill, &mut crate::checkpoint::go_on)
 }
 
 /// What an older btrfs needs, on whatever filesystem the tests run.

@@ -12,7 +12,9 @@ use nix::errno::Errno;
 
 use super::scene::{self, OPERATIONS, Operation, Snapshot};
 use super::{Call, Fault, inject, plausible};
-use crate::sync::{self, Mount};
+use crate::mount;
+use crate::mount::Mount;
+use crate::sync;
 use crate::{Committed, Durability, Error, ErrorKind, Result};
 
 /// What a filesystem or kernel can lack, as faults that are always there.
@@ -304,7 +306,7 @@ fn one_failing_call_breaks_no_promise_however_is_synced() {
     let (place, _) = places().swap_remove(0);
     for mount in MOUNTS {
         let mut complaints = Complaints::default();
-        sync::pretend(mount, || {
+        mount::pretend(mount, || {
             judges(&place, &[Durability::Full, Durability::Ordered], |judge| drop(judge.single(&mut complaints)));
         });
         complaints.settle(&format!("single faults on {mount:?}"));
@@ -316,7 +318,7 @@ fn syncs(mount: Mount, operation: &str, durability: Durability, faults: &[Fault]
     let dir = tempfile::tempdir().unwrap();
     let operation = OPERATIONS.iter().find(|known| known.name == operation).unwrap();
     let run = || inject(faults, || (operation.run)(dir.path(), durability));
-    let (result, calls) = sync::pretend(mount, run);
+    let (result, calls) = mount::pretend(mount, run);
     result.unwrap().unwrap();
     let syncs = calls.iter().map(|call| call.name).filter(|name| name.contains("sync"));
     syncs.collect()
@@ -355,7 +357,7 @@ fn syncs_of_folder(mount: Mount, files: usize, dirty: u64) -> Vec<&'static str> 
     let dir = tempfile::tempdir().unwrap();
     let new = folder_of(files, dir.path());
     let run = || inject(&[], || new.commit());
-    let (result, calls) = sync::pretend(mount, || sync::pretend_dirty(dirty, run));
+    let (result, calls) = mount::pretend(mount, || sync::pretend_dirty(dirty, run));
     result.unwrap().unwrap();
     let syncs = calls.iter().map(|call| call.name).filter(|name| matches!(*name, "fsync" | "syncfs"));
     syncs.collect()
@@ -391,7 +393,7 @@ fn a_long_sync_can_be_stopped_until_the_publish() {
                 if left < 0 { Err(std::io::ErrorKind::Interrupted.into()) } else { Ok(()) }
             };
             let commit = || new.commit_with(&mut checkpoint);
-            let result = sync::pretend(mount, || sync::pretend_dirty(1000, commit));
+            let result = mount::pretend(mount, || sync::pretend_dirty(1000, commit));
             assert_eq!(scene::descriptors(dir.path()), [""; 0], "{mount:?}");
             match result {
                 Ok(_) => break,

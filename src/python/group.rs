@@ -13,9 +13,9 @@ use super::folder::{Entry, Folder};
 use super::interrupt::detached;
 use super::state::{foreign, warn_of_drop};
 use super::{file, folder, write};
+use crate::checkpoint::Checkpoint;
 use crate::options::{Cleanup, Durability};
 use crate::sys;
-use crate::tree::Checkpoint;
 
 /// The group of the core, shared with the guards of its members.
 pub(super) struct Shared {

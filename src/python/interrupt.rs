@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use crate::tree::Checkpoint;
+use crate::checkpoint::Checkpoint;
 
 /// Runs work of the core without the GIL; a signal handler's exception stops it at the next
 /// checkpoint and takes precedence over what the work then answers.

@@ -183,7 +183,7 @@ fn write(
 pub(super) fn fill(
     file: &std::fs::File,
     (address, len): (usize, usize),
-    checkpoint: crate::tree::Checkpoint,
+    checkpoint: crate::checkpoint::Checkpoint,
 ) -> std::io::Result<()> {
     let mut done = 0;
     while done < len {

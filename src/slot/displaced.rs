@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::reclaim::list;
-use super::{Beside, Kind, parse, remove_displaced};
+use super::beside::Beside;
+use super::name::{Kind, parse};
+use super::observe::list;
+use super::orphans::remove_displaced;
+use crate::checkpoint;
 use crate::sys::{self, Lock};
-use crate::tree;
 
 /// Does the kernel know a folder as removed? (`proc(5)`: its path then ends so.)
 pub(crate) fn is_removed(folder: BorrowedFd) -> bool {
@@ -62,7 +64,7 @@ fn is_abandoned(slot: &Path) -> bool {
         list(held.as_fd()).ok().and_then(|entries| sys::open_folder(held.as_fd(), &entries.first()?.name).ok());
     drop(held);
     if let Some(version) = version {
-        drop(remove_displaced(version, &mut tree::go_on));
+        drop(remove_displaced(version, &mut checkpoint::go_on));
     }
     true
 }

@@ -5,10 +5,12 @@
 //! only (NFS 3 and 4.2: the client answers for folders by itself; measured with two clients on Linux 6.1). There each name
 //! carries the number of its domain, so that writers of two domains never meet in one slot.
 
+use std::ffi::OsString;
 use std::sync::{Mutex, OnceLock};
 
-use super::name::fnv1a;
-use super::{Beside, random};
+use super::beside::Beside;
+use super::name::{self, Kind, fnv1a};
+
 use crate::sys::filesystems::{BCACHEFS, BTRFS, EXFAT, EXT4, F2FS, JFS, NILFS, OVERLAY, RAMFS, TMPFS, VFAT, XFS, ZFS};
 use crate::sys::{self, Stat};
 
@@ -51,8 +53,35 @@ impl LockReach {
     }
 }
 
+impl Beside<'_> {
+    /// The lock domain of the folder; `None` where locks are seen by all.
+    pub(crate) fn domain(&self) -> Option<u64> {
+        *self.known.domain.get_or_init(|| of(*self))
+    }
+
+    /// The name of this kind, in the lock domain of the folder.
+    pub(crate) fn name(&self, kind: Kind) -> OsString {
+        name::name(kind, self.domain(), self.destination)
+    }
+
+    pub(super) fn porch(&self) -> OsString {
+        self.name(Kind::Porch)
+    }
+}
+
+/// Notes what a file tells that this process has just made in the folder.
+pub(crate) fn learn(beside: Beside, file: &Stat) {
+    if file.mount_is_unique {
+        beside.known.mount.get_or_init(|| file.mount);
+    }
+    // A server may make owners up.
+    if beside.domain().is_none() {
+        beside.known.user.know(file.uid);
+    }
+}
+
 /// The domain of a folder; `None` where locks are seen by all.
-pub(super) fn of(beside: Beside) -> Option<u64> {
+fn of(beside: Beside) -> Option<u64> {
     #[cfg(test)]
     if let Some(pretended) = crate::explore::lock_domain() {
         return Some(pretended);
@@ -85,7 +114,7 @@ fn number(folder: Option<&Stat>) -> u64 {
     // Without /proc every process is a domain of its own.
     let run = *RUN.get_or_init(|| match std::fs::read("/proc/sys/kernel/random/boot_id") {
         Ok(id) if !id.is_empty() => fnv1a(&id),
-        _ => random().unwrap_or_else(|_| u64::from(std::process::id())),
+        _ => sys::random().unwrap_or_else(|_| u64::from(std::process::id())),
     });
     let device = folder.map_or(0, |folder| folder.dev);
     fnv1a(&[run.to_ne_bytes(), device.to_ne_bytes()].concat())

@@ -6,11 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::beside::Beside;
+use super::lock::remove_orphan_lock_named;
 use super::name::{Kind, Parsed};
-use super::reclaim::{Cleared, clear, is_change, is_named, list, reclaim, remove_orphan_lock, stat_opened};
-use super::{Beside, is_empty};
+use super::observe::{is_change, is_empty, is_named, list, stat_opened};
+use super::reclaim::{Cleared, clear, reclaim};
+use crate::checkpoint::Checkpoint;
 use crate::sys::{self, Lock, Stat};
-use crate::tree::{self, Checkpoint};
+use crate::tree;
 
 /// An orphan that was found.
 pub(crate) struct Inspected {
@@ -133,7 +136,7 @@ impl Inspection<'_> {
             return Ok(self.remove_by_age(at, name, checkpoint).is_ok());
         }
         if self.kind == Kind::Lock {
-            remove_orphan_lock(self.beside, name)?;
+            remove_orphan_lock_named(self.beside, name)?;
             return Ok(sys::stat(at, name)?.is_none());
         }
         Ok(reclaim(self.beside, room, name, checkpoint)?.is_gone())

@@ -10,7 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::fcntl::OFlag;
 
-use super::{Beside, name};
+use super::beside::{Beside, Fresh};
+use super::name;
 use crate::sys::filesystems::{BTRFS, EXT4, F2FS, OVERLAY, TMPFS, XFS};
 use crate::sys::{self, Stat, errno};
 
@@ -19,14 +20,6 @@ const MARK: u32 = 0o1000;
 
 /// Filesystems that are known to keep owners and modes.
 const KEEPING: [u64; 6] = [EXT4, XFS, BTRFS, F2FS, TMPFS, OVERLAY];
-
-/// What is made here by this process shows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fresh {
-    uid: u32,
-    /// Does it have the mode that was asked for?
-    modes_kept: bool,
-}
 
 impl Beside<'_> {
     /// The mode of a slot and of a room. Where others can rename in the folder, a folder of this user that is no slot might
@@ -99,7 +92,7 @@ impl Beside<'_> {
         if self.known.fresh.get().is_some() {
             return Ok(());
         }
-        let name = name::name(name::Kind::Porch, Some(super::random()?), OsStr::new("owner"));
+        let name = name::name(name::Kind::Porch, Some(sys::random()?), OsStr::new("owner"));
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         let file = match sys::openat(folder, &name, flags, 0o600) {
             Err(error) if is_refusal(&error) => return Ok(()),

@@ -5,11 +5,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use super::{Beside, rounds};
-use crate::backup;
+use super::beside::Beside;
+use super::mark;
+use super::observe::{is_change, is_empty, is_named, is_no_slot, list, stat_opened};
+use super::patience::rounds;
+use crate::checkpoint::Checkpoint;
 use crate::error::Stays;
 use crate::sys::{self, Lock, Stat, errno};
-use crate::tree::{self, Checkpoint};
+use crate::tree;
 
 /// What is under a name of ours, after a look at it.
 pub(super) enum Found {
@@ -46,39 +49,6 @@ pub(super) fn stays(beside: Beside, place: &Path, error: io::Error) -> io::Error
 
 /// How often an answer is doubted that says that a name, or its folder, is gone.
 const MAX_CHANGES: u32 = 10;
-
-/// What a call says of a name that another process has removed or used again meanwhile.
-pub(crate) fn is_change(error: &io::Error) -> bool {
-    matches!(errno(error), libc::ENOENT | libc::ENOTDIR | libc::ESTALE)
-}
-
-/// What opening, or only asking, says of a symlink, a socket, a lease, a file of another user, a mount of another user's
-/// FUSE program (`EACCES`) or of one that has ended (`ENOTCONN`): none of our slots.
-pub(super) fn is_no_slot(error: &io::Error) -> bool {
-    let strange = [
-        libc::ELOOP,
-        libc::ENXIO,
-        libc::ENODEV,
-        libc::EACCES,
-        libc::EPERM,
-        libc::EAGAIN,
-        libc::ETXTBSY,
-        libc::ENOTCONN,
-    ];
-    strange.contains(&errno(error))
-}
-
-pub(super) fn is_named(dir: BorrowedFd, name: &OsStr, stat: &Stat) -> io::Result<bool> {
-    Ok(sys::stat(dir, name)?.is_some_and(|named| named.same(stat)))
-}
-
-/// Describes what is open; `None` if it was removed meanwhile, which FUSE says so.
-pub(super) fn stat_opened(fd: BorrowedFd) -> io::Result<Option<Stat>> {
-    match sys::stat_fd(fd) {
-        Err(error) if is_change(&error) => Ok(None),
-        other => other.map(Some),
-    }
-}
 
 /// Looks at what has a name of ours, beside the destination or in the room, and removes it if it is an orphan.
 ///
@@ -194,28 +164,6 @@ pub(super) fn is_free(version: &OwnedFd) -> io::Result<bool> {
     Ok(sys::lock(version.as_fd(), false)? != Lock::Taken)
 }
 
-/// Is nothing in a folder? One call tells: what is in it fills any buffer first.
-pub(super) fn is_empty(slot: BorrowedFd) -> io::Result<bool> {
-    let mut entries = Vec::new();
-    sys::read_folder(slot, &mut [0_u8; 1024], &mut entries)?;
-    Ok(entries.is_empty())
-}
-
-/// What is in a slot or a room; nothing, if that is removed meanwhile.
-pub(crate) fn list(folder: BorrowedFd) -> io::Result<Vec<sys::Entry>> {
-    let mut entries = Vec::new();
-    let mut read = || -> io::Result<()> {
-        let reader = sys::open_folder(folder, OsStr::new("."))?;
-        let mut buffer = vec![0_u8; 4096];
-        while sys::read_folder(reader.as_fd(), &mut buffer, &mut entries)? {}
-        Ok(())
-    };
-    match read() {
-        Err(error) if is_change(&error) => Ok(Vec::new()),
-        other => other.map(|()| entries),
-    }
-}
-
 /// What a slot is like after it was cleared.
 pub(super) enum Cleared {
     Empty,
@@ -226,8 +174,8 @@ pub(super) enum Cleared {
 /// Removes everything in a locked slot, but for what is to be a backup and what is pinned.
 pub(super) fn clear(beside: Beside, slot: BorrowedFd, checkpoint: Checkpoint) -> io::Result<Cleared> {
     let mut entries = list(slot)?;
-    if entries.iter().any(|entry| entry.name == backup::MARK) {
-        backup::resume(beside, slot)?;
+    if entries.iter().any(|entry| entry.name == mark::MARK) {
+        mark::resume(beside, slot)?;
         entries = list(slot)?;
     }
     for sys::Entry { name, kind, .. } in &entries {
@@ -263,22 +211,4 @@ pub(super) fn clear(beside: Beside, slot: BorrowedFd, checkpoint: Checkpoint) ->
         }
     }
     Ok(Cleared::Empty)
-}
-
-/// Removes a publish lock that a killed writer has left.
-pub(super) fn remove_orphan_lock(beside: Beside, lock: &OsStr) -> io::Result<()> {
-    let dir = beside.dir;
-    if sys::stat(dir, lock)?.is_none() {
-        return Ok(());
-    }
-    let fd = match sys::open_any(dir, lock) {
-        Err(error) if is_change(&error) || is_no_slot(&error) => return Ok(()),
-        other => other?,
-    };
-    let Some(stat) = stat_opened(fd.as_fd())? else { return Ok(()) };
-    let ours = beside.owns(&stat) && stat.kind() == libc::S_IFREG;
-    if ours && sys::lock(fd.as_fd(), false)? == Lock::Held && is_named(dir, lock, &stat)? {
-        sys::unlink(dir, lock)?;
-    }
-    Ok(())
 }

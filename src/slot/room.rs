@@ -9,10 +9,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use super::reclaim::{is_change, is_named, is_no_slot, list, reclaim, stat_opened};
-use super::{Beside, Kind, is_empty, rounds};
+use super::beside::Beside;
+use super::name::Kind;
+use super::observe::{is_change, is_empty, is_named, is_no_slot, list, stat_opened};
+use super::patience::rounds;
+use super::reclaim::reclaim;
+use crate::checkpoint::Checkpoint;
 use crate::sys::{self, errno};
-use crate::tree::Checkpoint;
 
 fn name(beside: Beside) -> OsString {
     beside.name(Kind::Room(beside.known.user.id()))

@@ -9,8 +9,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::checkpoint::Checkpoint;
 use crate::sys::{self, errno};
-use crate::tree::{self, Checkpoint, Visitor};
+use crate::tree::{self, Visitor};
 
 /// How a file is synced.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,12 +91,17 @@ impl Sync<'_, '_> {
 fn wait_for(files: impl Iterator<Item = OwnedFd>, ranges: bool) -> io::Result<()> {
     for fd in files {
         if ranges {
-            super::range(fd.as_fd())?;
+            range(fd.as_fd())?;
         } else {
             sys::fsync(fd.as_fd())?;
         }
     }
     Ok(())
+}
+
+/// Writes a file's content and waits until the disk has it; a sandbox may lack the call.
+pub(super) fn range(fd: BorrowedFd) -> io::Result<()> {
+    if sys::write_and_wait(fd)? { Ok(()) } else { sys::fsync(fd) }
 }
 
 fn is_refusal(error: &io::Error) -> bool {

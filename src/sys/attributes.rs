@@ -9,7 +9,8 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd;
 
-use super::{CWD, check, errno, once, openat, proc_path};
+use super::call::{check, errno, once};
+use super::open::{CWD, openat, proc_path};
 
 /// `fchmod(2)`.
 pub(crate) fn chmod(fd: BorrowedFd, mode: u32) -> io::Result<()> {

@@ -10,7 +10,8 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{self, Whence};
 
 use super::attributes::filled;
-use super::{check, errno, once, retry};
+use super::call::{check, errno, once, retry};
+use super::stat::Times;
 
 /// What a filesystem, or a pair of them, answers to a copy that it does not do.
 fn cannot(error: &io::Error) -> bool {
@@ -102,9 +103,6 @@ pub(crate) fn chown_name(at: BorrowedFd, name: &OsStr, uid: u32, gid: u32) -> io
     once("fchownat", || unistd::fchownat(at, name, Some(uid.into()), Some(gid.into()), AtFlags::AT_SYMLINK_NOFOLLOW))
 }
 
-/// Access and modification times, in seconds and nanoseconds.
-pub(crate) type Times = [(i64, u32); 2];
-
 fn timespec((seconds, nanoseconds): (i64, u32)) -> TimeSpec {
     TimeSpec::new(seconds, nanoseconds.into())
 }
@@ -128,5 +126,5 @@ pub(crate) fn get_xattr_of(fd: BorrowedFd, name: &CStr) -> io::Result<Option<Vec
 
 /// The path of an open file as the kernel knows it now (`proc(5)`, `/proc/self/fd`).
 pub(crate) fn path_now(fd: BorrowedFd) -> io::Result<OsString> {
-    once("readlink", || fcntl::readlink(super::proc_path(fd).as_os_str()))
+    once("readlink", || fcntl::readlink(super::open::proc_path(fd).as_os_str()))
 }

@@ -9,7 +9,10 @@ use std::sync::OnceLock;
 
 use nix::fcntl::AtFlags;
 
-use super::{Times, check, cstring, errno, lookup, once};
+use super::call::{check, cstring, errno, lookup, once};
+
+/// Access and modification times, in seconds and nanoseconds.
+pub(crate) type Times = [(i64, u32); 2];
 
 /// What the code asks of `statx(2)`.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@
 //! of that folder in the kernel; freeing what was unlinked does not, so that even a flat folder may gain.
 //!
 //! Memory and descriptors are bounded: a folder is read a buffer at a time, what is in the buffer is
-//! removed before the next one, and of a deep chain the newest [`OPEN`] folders are open. A folder
+//! removed before the next one, and of a deep chain the newest [`MAX_OPEN_FOLDERS`] folders are open. A folder
 //! whose children are still being removed elsewhere stays, and goes in a second pass, which also says
 //! why something cannot be removed: then there is only one thread, and the first reason is the first.
 
@@ -17,7 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{Checkpoint, OPEN, Visitor, go_on, walk};
+use super::walk::{MAX_OPEN_FOLDERS, Visitor, walk};
+use crate::checkpoint::{Checkpoint, go_on};
 use crate::sys::filesystems::{BTRFS, XFS};
 use crate::sys::{self, Stat, errno};
 
@@ -284,7 +285,7 @@ impl Pool {
             } else if let Some(name) = top.subfolders.pop() {
                 if let Some(fd) = removal.enter(top.fd(), &name)? {
                     parts.push(Part { name, ..Part::whole(fd) });
-                    if let Some(far) = parts.len().checked_sub(OPEN + 1) {
+                    if let Some(far) = parts.len().checked_sub(MAX_OPEN_FOLDERS + 1) {
                         removal.note(parts[far].give_up());
                     }
                 }

@@ -17,7 +17,7 @@ pub(crate) struct Mount {
     /// The type, as `statfs(2)` numbers them; 0 if it is not known.
     kind: u64,
     /// A commit of the journal makes durable whatever had reached the disk's cache before it, and all metadata
-    /// changed before: see [`crate::sync::file`].
+    /// changed before: see `sync`.
     pub(crate) one_flush: bool,
     /// Can what a publish displaces be overwritten before the publish is durable, so that a power cut brings the
     /// old version back with other files' blocks in it? ext4 does that when mounted with `data=writeback`:

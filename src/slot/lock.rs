@@ -4,16 +4,17 @@
 //! present version can check and exchange as one step, and while a killed writer's backup is completed. A writer that is
 //! killed while it holds the lock leaves the name, which means nothing; the next writer removes it.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 
-use crate::destination::Destination;
-use crate::error::Result;
-use crate::slot::{self, Beside, Kind, Patience};
+use super::beside::Beside;
+use super::name::Kind;
+use super::observe::{is_change, is_named, is_no_slot, stat_opened};
+use super::patience::Patience;
 use crate::sys::{self, Lock, errno};
 
 /// How often a lock of another user is tried before it is an error: for two seconds, after pauses that grow to the longest.
@@ -25,26 +26,14 @@ const REFUSALS: u32 = 100;
 const GONE: u32 = 10_000;
 
 /// Holds a lock; `Drop` removes its name and lets go.
-pub(crate) struct NamedLock<'a> {
+pub(crate) struct PublishLock<'a> {
     dir: BorrowedFd<'a>,
     name: OsString,
     /// `None` where the filesystem has no locks: then nothing can depend on the present version either.
     fd: Option<OwnedFd>,
 }
 
-/// Waits for the publish lock of a destination.
-pub(crate) fn publish(destination: &Destination) -> Result<NamedLock<'_>> {
-    let beside = destination.beside();
-    let name = beside.name(Kind::Lock);
-    let hint = format!("another user's {} stays; if no writer of theirs is running, remove it", name.to_string_lossy());
-    NamedLock::take(beside).map_err(|error| {
-        let foreign = errno(&error) == libc::EBUSY;
-        let error = destination.failed("taking the publish lock", error);
-        if foreign { error.hint(hint) } else { error }
-    })
-}
-
-impl<'a> NamedLock<'a> {
+impl<'a> PublishLock<'a> {
     /// Waits for the lock; `EBUSY` if another user's stays in its place.
     pub(crate) fn take(beside: Beside<'a>) -> io::Result<Self> {
         let (dir, name) = (beside.dir, beside.name(Kind::Lock));
@@ -71,7 +60,7 @@ impl<'a> NamedLock<'a> {
                 Err(error) if patience.again(beside, &error) => {}
                 Err(error) => {
                     // It may have been made before the error, and nobody who cleans up would look here.
-                    drop(slot::remove_orphan_lock(beside));
+                    drop(remove_orphan_lock(beside));
                     return Err(error);
                 }
             }
@@ -115,18 +104,41 @@ fn attempt(beside: Beside, name: &OsString) -> io::Result<Option<OwnedFd>> {
     Ok(named.is_some_and(|named| named.same(&stat)).then_some(fd))
 }
 
-impl NamedLock<'_> {
+impl PublishLock<'_> {
     /// Removes the name and lets go; false if the name stays, for whoever cleans up to remove.
     pub(crate) fn release(mut self) -> bool {
         self.fd.take().is_none_or(|_held| sys::unlink(self.dir, &self.name).is_ok())
     }
 }
 
-impl Drop for NamedLock<'_> {
+impl Drop for PublishLock<'_> {
     fn drop(&mut self) {
         if self.fd.is_some() {
             // If the name stays, the next writer finds it unlocked and removes it: nothing is lost.
             drop(sys::unlink(self.dir, &self.name));
         }
     }
+}
+
+/// Removes the publish lock that a killed writer has left.
+pub(crate) fn remove_orphan_lock(beside: Beside) -> io::Result<()> {
+    remove_orphan_lock_named(beside, &beside.name(Kind::Lock))
+}
+
+/// The same for a lock of this name, which may be of another lock domain.
+pub(super) fn remove_orphan_lock_named(beside: Beside, lock: &OsStr) -> io::Result<()> {
+    let dir = beside.dir;
+    if sys::stat(dir, lock)?.is_none() {
+        return Ok(());
+    }
+    let fd = match sys::open_any(dir, lock) {
+        Err(error) if is_change(&error) || is_no_slot(&error) => return Ok(()),
+        other => other?,
+    };
+    let Some(stat) = stat_opened(fd.as_fd())? else { return Ok(()) };
+    let ours = beside.owns(&stat) && stat.kind() == libc::S_IFREG;
+    if ours && sys::lock(fd.as_fd(), false)? == Lock::Held && is_named(dir, lock, &stat)? {
+        sys::unlink(dir, lock)?;
+    }
+    Ok(())
 }

@@ -1,0 +1,125 @@
+//! Copies the content of one file.
+
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::checkpoint::Checkpoint;
+use crate::metadata;
+use crate::sys::{self, Stat};
+
+/// Files up to this size are copied without asking for their holes: they have room for few.
+const SMALL: u64 = 64 << 10;
+/// How much is copied between two looks at the checkpoint.
+const PIECE: u64 = 64 << 20;
+
+/// What is known of the two filesystems: a fact about this clone only.
+pub(super) struct Means {
+    reflink: AtomicBool,
+    copy_range: AtomicBool,
+    /// Are there inode flags here, and was there one that a copy may inherit from its folder?
+    flags: AtomicBool,
+    inherited_flags: AtomicBool,
+}
+
+impl Means {
+    pub(super) fn new() -> Self {
+        let (yes, no) = (|| AtomicBool::new(true), AtomicBool::new(false));
+        Self { reflink: yes(), copy_range: yes(), flags: yes(), inherited_flags: no }
+    }
+}
+
+/// Gives an empty copy the original's inode flags: no-copy-on-write only takes effect on what is empty, and blocks are only
+/// shared between files that are alike in it.
+pub(super) fn flags(from: BorrowedFd, to: BorrowedFd, means: &Means) -> io::Result<()> {
+    if !means.flags.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    match metadata::flags::of(from)? {
+        None => means.flags.store(false, Ordering::Relaxed),
+        Some(0) if !means.inherited_flags.load(Ordering::Relaxed) => {}
+        Some(flags) => {
+            means.inherited_flags.store(true, Ordering::Relaxed);
+            metadata::flags::give(to, flags)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file's content into an empty file.
+pub(crate) fn content(from: BorrowedFd, to: BorrowedFd, stat: &Stat, checkpoint: Checkpoint) -> io::Result<()> {
+    copy(from, to, stat, &Means::new(), checkpoint)
+}
+
+pub(super) fn copy(
+    from: BorrowedFd,
+    to: BorrowedFd,
+    stat: &Stat,
+    means: &Means,
+    checkpoint: Checkpoint,
+) -> io::Result<()> {
+    if stat.size == 0 {
+        return Ok(());
+    }
+    if means.reflink.load(Ordering::Relaxed) {
+        if sys::reflink(from, to)? {
+            return Ok(());
+        }
+        means.reflink.store(false, Ordering::Relaxed);
+    }
+    if stat.size <= SMALL && stat.allocated >= stat.size {
+        return copy_data(from, to, 0, stat.size, means, checkpoint).map(drop);
+    }
+    let mut at = 0;
+    while let Some((start, end)) = sys::next_data(from, at, stat.size)? {
+        at = copy_data(from, to, start, end.min(stat.size), means, checkpoint)?;
+        if at < end || at >= stat.size {
+            break;
+        }
+    }
+    // A hole at the end has no data to copy.
+    sys::resize(to, stat.size)
+}
+
+/// Copies a range; answers where it ended, which is before `end` only at the end of the file.
+fn copy_data(
+    from: BorrowedFd,
+    to: BorrowedFd,
+    start: u64,
+    end: u64,
+    means: &Means,
+    checkpoint: Checkpoint,
+) -> io::Result<u64> {
+    let mut at = start;
+    while at < end {
+        checkpoint()?;
+        let wanted = PIECE.min(end - at);
+        let copied =
+            if means.copy_range.load(Ordering::Relaxed) { sys::copy_range(from, to, at, wanted)? } else { None };
+        let copied = if let Some(copied) = copied {
+            copied
+        } else {
+            means.copy_range.store(false, Ordering::Relaxed);
+            read_and_write(from, to, at, wanted)?
+        };
+        if copied == 0 {
+            break;
+        }
+        at += copied;
+    }
+    Ok(at)
+}
+
+fn read_and_write(from: BorrowedFd, to: BorrowedFd, at: u64, wanted: u64) -> io::Result<u64> {
+    let (mut input, mut output) = (reopened(from)?, reopened(to)?);
+    input.seek(SeekFrom::Start(at))?;
+    output.seek(SeekFrom::Start(at))?;
+    let mut buffer = vec![0; usize::try_from(wanted.min(1 << 20)).unwrap_or(1 << 20)];
+    let length = input.read(&mut buffer)?;
+    output.write_all(&buffer[..length])?;
+    Ok(length as u64)
+}
+
+fn reopened(fd: BorrowedFd) -> io::Result<std::fs::File> {
+    fd.try_clone_to_owned().map(Into::into)
+}

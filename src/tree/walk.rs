@@ -1,0 +1,113 @@
+//! Walks a tree of folders relative to descriptors: follows no symlink, crosses no mount, keeps at
+//! most [`MAX_OPEN_FOLDERS`] folders open whatever the depth, and no path is ever longer than one name.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::checkpoint::Checkpoint;
+use crate::sys::{self, Stat, errno};
+
+/// How many folders a walk keeps open at once. Deeper ones are opened again through `..` on the
+/// way up, and must be the same inode.
+pub(super) const MAX_OPEN_FOLDERS: usize = 32;
+
+/// What is done at each place of a walk.
+pub(crate) trait Visitor {
+    /// Anything but a folder.
+    fn file(&mut self, dir: BorrowedFd, name: &OsStr, kind: u8) -> io::Result<()>;
+    /// Opens a folder to go into; `None` passes it over.
+    fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>>;
+    /// After all that is in a folder below the root: `folder` is the open folder called `name` in `dir`.
+    fn leave(&mut self, folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()>;
+    /// Is a folder that others remove while it is read no error?
+    fn allows_removal(&self) -> bool {
+        false
+    }
+}
+
+struct Frame {
+    name: OsString,
+    fd: Option<OwnedFd>,
+    /// Set when the descriptor is given up.
+    stat: Option<Stat>,
+    subfolders: Vec<OsString>,
+}
+
+impl Frame {
+    fn fd(&self) -> BorrowedFd<'_> {
+        // The two newest frames are always open, and no other is asked.
+        self.fd.as_ref().expect("an open folder").as_fd()
+    }
+}
+
+/// Walks everything below `root`, which must be open for reading, children before their folder.
+pub(crate) fn walk(root: OwnedFd, visitor: &mut dyn Visitor, checkpoint: Checkpoint) -> io::Result<()> {
+    let mut buffer = vec![0_u8; 32 * 1024];
+    let mut frames = vec![read(OsString::new(), root, &mut buffer, visitor, checkpoint)?];
+    while let Some(top) = frames.last_mut() {
+        checkpoint()?;
+        if let Some(name) = top.subfolders.pop() {
+            if let Some(fd) = visitor.enter(top.fd(), &name)? {
+                frames.push(read(name, fd, &mut buffer, visitor, checkpoint)?);
+                // It may have been given up before: the walk goes down more than once.
+                let far = frames.len().checked_sub(MAX_OPEN_FOLDERS + 1).map(|index| &mut frames[index]);
+                if let Some((old, fd)) = far.and_then(|old| old.fd.take().map(|fd| (old, fd))) {
+                    old.stat = Some(sys::stat_fd(fd.as_fd())?);
+                }
+            }
+        } else if let Some(done) = frames.pop() {
+            if let Some(above) = frames.last_mut() {
+                if above.fd.is_none() {
+                    above.fd = Some(reopen(&done, above)?);
+                }
+                visitor.leave(done.fd(), above.fd(), &done.name)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Opens the folder above again: whoever moved the tree meanwhile does not lead the walk elsewhere.
+fn reopen(below: &Frame, above: &Frame) -> io::Result<OwnedFd> {
+    let fd = sys::open_folder(below.fd(), OsStr::new(".."))?;
+    match above.stat {
+        Some(stat) if stat.same(&sys::stat_fd(fd.as_fd())?) => Ok(fd),
+        _ => Err(io::Error::other("the tree was moved while it was walked")),
+    }
+}
+
+fn read(
+    name: OsString,
+    fd: OwnedFd,
+    buffer: &mut [u8],
+    visitor: &mut dyn Visitor,
+    checkpoint: Checkpoint,
+) -> io::Result<Frame> {
+    let mut subfolders = Vec::new();
+    let mut entries = Vec::new();
+    loop {
+        match sys::read_folder(fd.as_fd(), buffer, &mut entries) {
+            Ok(true) => {}
+            Err(error) if !(visitor.allows_removal() && matches!(errno(&error), libc::ENOENT | libc::ESTALE)) => {
+                return Err(error);
+            }
+            _ => break,
+        }
+        for sys::Entry { name, mut kind, .. } in entries.drain(..) {
+            if kind == libc::DT_UNKNOWN {
+                kind = match sys::stat(fd.as_fd(), &name)? {
+                    Some(stat) => u8::try_from(stat.kind() >> 12).unwrap_or(libc::DT_UNKNOWN),
+                    None => continue,
+                };
+            }
+            if kind == libc::DT_DIR {
+                subfolders.push(name);
+            } else {
+                visitor.file(fd.as_fd(), &name, kind)?;
+            }
+        }
+        checkpoint()?;
+    }
+    Ok(Frame { name, fd: Some(fd), stat: None, subfolders })
+}
