@@ -6,13 +6,13 @@
 //! backup's name. Whoever finds the slot finishes the work under the publish lock, unless the name has gone to another
 //! inode: that backup is newer.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::destination::{Destination, Kind, never_replaced};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::path::split;
 use crate::slot;
 use crate::sys;
@@ -57,16 +57,4 @@ pub(crate) fn name(at: BorrowedFd, destination: &Destination, backup: &Path, kin
         },
         None => Ok(name.to_owned()),
     }
-}
-
-/// Tries, before the body, whether a mark can be made in a slot: vfat, exFAT and rclone have no symlinks.
-pub(crate) fn try_to_mark(destination: &Destination, slot: BorrowedFd) -> Result<()> {
-    let name = slot::scratch("mark", &destination.name);
-    let tried = sys::symlink(OsStr::new("tried"), slot, &name).and_then(|()| sys::unlink(slot, &name));
-    tried.map_err(|error| {
-        destination
-            .failed("creating staging", error)
-            .kind_is(ErrorKind::Unsupported)
-            .hint("this filesystem has no symlinks, which a backup needs")
-    })
 }

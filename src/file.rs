@@ -22,6 +22,7 @@ use crate::publish::{self, Before, InSlot, Published, Terms};
 use crate::slot::{self, Slot};
 use crate::sync;
 use crate::sys::{self, Stat, errno};
+use crate::trial;
 
 /// A new version of a file, invisible until [`commit`](File::commit).
 ///
@@ -422,7 +423,7 @@ fn stage(
     let generation = sys::fork_generation();
     let backup = settings.backup.as_ref().map(|name| backup::name(at, &destination, name, Kind::File)).transpose()?;
     if backup.is_some() && old.is_some() {
-        publish::try_exchange(&destination)?;
+        trial::try_exchange(&destination)?;
     }
     let new = old.is_none() && (settings.start != Start::Empty || backup.is_some());
     let must_be_new = !settings.overwrite || new;
@@ -430,19 +431,19 @@ fn stage(
     let slots = destination.slots();
     let failed = |error| destination.unstaged(error);
     let unnamed = if destination.elsewhere() { None } else { sys::tmpfile(slots.dir).map_err(failed)? };
-    let unnamed = unnamed.filter(|file| publish::may_link(file.as_fd(), slots.dir));
+    let unnamed = unnamed.filter(|file| trial::may_link(file.as_fd(), slots.dir));
     let (staged, slot) = if let Some(fd) = unnamed {
         (fd, None)
     } else {
         let slot = Slot::take(slots).map_err(failed)?;
-        let tried = publish::try_to_move(&destination, &slot);
+        let tried = trial::try_to_move(&destination, &slot);
         let tried = if must_be_new {
-            tried.and_then(|()| publish::try_to_move_a_file(&destination, slot.fd.as_fd()))
+            tried.and_then(|()| trial::try_to_move_a_file(&destination, slot.fd.as_fd()))
         } else {
             tried
         };
         let tried = match backup {
-            Some(_) => tried.and_then(|()| backup::try_to_mark(&destination, slot.fd.as_fd())),
+            Some(_) => tried.and_then(|()| trial::try_to_mark(&destination, slot.fd.as_fd())),
             None => tried,
         };
         match tried.and_then(|()| open_in(&slot, &destination)) {

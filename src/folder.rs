@@ -18,7 +18,6 @@ use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{self, Group, HandedOver};
 use crate::metadata::{self, Given, Shown, Work};
-use crate::mount::Mount;
 use crate::options::{Cleanup, Durability, Options, Settings, Siblings, Start};
 use crate::publish::{self, InSlot, Terms};
 use crate::slot::{self, Slot};
@@ -26,6 +25,7 @@ use crate::snapshot::Pin;
 use crate::sync;
 use crate::sys::{self, Stat, errno};
 use crate::tree;
+use crate::trial;
 
 /// What the shown path leaves for names below it, of the 4,096 bytes that a system call takes.
 const ROOM_BELOW: usize = 1024;
@@ -105,9 +105,9 @@ impl Staged {
 
     /// Prepares the slot for the body, and fills it for an update.
     fn begin(&mut self, old: Option<Stat>, checkpoint: Checkpoint) -> Result<()> {
-        publish::try_to_move(&self.destination, self.slot.as_ref().expect("taken just now"))?;
+        trial::try_to_move(&self.destination, self.slot.as_ref().expect("taken just now"))?;
         metadata::inherit(&self.destination, self.slot())?;
-        self.prepare(self.kind, old)?;
+        trial::in_slot(&self.destination, self.slot(), self.kind, old, &self.settings)?;
         if self.settings.start != Start::Empty {
             let (base, draft) = self.start(old, checkpoint)?;
             (self.base, self.draft) = (Some(base), draft);
@@ -123,62 +123,6 @@ impl Staged {
     fn slot(&self) -> BorrowedFd<'_> {
         // Only the end of a commit or rollback takes it, and both consume the guard.
         self.slot.as_ref().expect("a slot until the end").fd.as_fd()
-    }
-
-    /// Makes the staging folder, and tries here, with folders of its own, the calls that the publish
-    /// will need: an hour of work must not end in "not supported".
-    fn prepare(&self, kind: Kind, old: Option<Stat>) -> Result<()> {
-        let (exists, old_folder) = (old.is_some(), old.filter(Stat::is_folder));
-        let (slot, name) = (self.slot(), &self.destination.name);
-        let failed = |error| self.destination.failed("creating staging", error);
-        if self.backup.is_some() && self.destination.slots().domain().is_some() || exists && self.backup.is_some() {
-            backup::try_to_mark(&self.destination, slot)?;
-        }
-        if self.settings.siblings == Siblings::Publish {
-            // What a group needs.
-            publish::try_to_move_a_file(&self.destination, slot)?;
-            if exists {
-                publish::try_to_exchange(&self.destination, slot)?;
-            }
-        }
-        if kind != Kind::Folder && old_folder.is_none() && !(exists && self.backup.is_some()) {
-            let start = self.settings.start != Start::Empty || self.backup.is_some();
-            let must_be_new = !self.settings.overwrite || !exists && start;
-            return if must_be_new { publish::try_to_move_a_file(&self.destination, slot) } else { Ok(()) };
-        }
-        let probe = slot::scratch("probe", name);
-        let made = sys::mkdir(slot, &probe, 0o777).map_err(failed)?;
-        let tried = if exists {
-            let made = sys::mkdir(slot, name, 0o777).map_err(failed)? && made;
-            let tried = sys::renameat2(slot, &probe, slot, name, sys::EXCHANGE);
-            // An overlay has no block device: where the old folder has one, there is nothing to ask.
-            if made && old_folder.is_some_and(|old| old.dev >> 32 == 0) {
-                self.try_to_move_the_old(&probe)?;
-            }
-            sys::rmdir(slot, &probe).map_err(failed)?;
-            tried
-        } else {
-            sys::renameat2(slot, &probe, slot, name, sys::NOREPLACE)
-        };
-        match tried {
-            // rename(2) is enough to replace what is missing or empty: see `publish::folder`.
-            Err(error) if publish::is_unsupported(&error) && !exists && self.settings.overwrite => {
-                sys::renameat2(slot, &probe, slot, name, 0).map_err(failed)?;
-            }
-            Err(error) if publish::is_unsupported(&error) => {
-                return Err(failed(error).kind_is(ErrorKind::Unsupported).hint(if exists {
-                    "this filesystem (or sandbox) cannot exchange two folders; publish under a new name, or on a local filesystem"
-                } else {
-                    "this filesystem (or sandbox) cannot rename without replacing: pass overwrite=True, for which plain rename is enough, or publish on a local filesystem"
-                }));
-            }
-            other => other.map_err(|error| self.destination.unstaged(error))?,
-        }
-        if kind == Kind::Any {
-            // The tool makes it.
-            sys::rmdir(slot, name).map_err(failed)?;
-        }
-        Ok(())
     }
 
     /// Opens the staging folder, and gives it the metadata of the version that it is to replace.
@@ -282,27 +226,6 @@ impl Staged {
         let removed = if kind == Kind::Folder { sys::rmdir(slot, &name) } else { sys::unlink(slot, &name) };
         let shown = shown?;
         removed.map(|()| shown)
-    }
-
-    /// On an overlay a folder of a lower layer cannot be moved (`EXDEV`). Renaming it onto a folder
-    /// that is not empty never moves it, and answers `EXDEV` there and `ENOTEMPTY` elsewhere.
-    fn try_to_move_the_old(&self, probe: &OsStr) -> Result<()> {
-        let (slot, destination) = (self.slot(), &self.destination);
-        // An overlay has no block device: elsewhere it need not be asked.
-        if !Mount::of(slot).is_overlay() {
-            return Ok(());
-        }
-        let mut inner = probe.to_owned();
-        inner.push("/full");
-        let tried = sys::mkdir(slot, &inner, 0o700)
-            .and_then(|_| sys::renameat2(destination.parent(), &destination.name, slot, probe, 0));
-        sys::rmdir(slot, &inner).map_err(|error| destination.failed("creating staging", error))?;
-        match tried {
-            Err(error) if errno(&error) == libc::EXDEV => Err(destination
-                .failed("creating staging", error)
-                .hint("the folder belongs to a lower layer of an overlay (a container image) and cannot be moved: publish under a new name, or on a volume")),
-            _ => Ok(()),
-        }
     }
 
     /// The path that the user and other programs get: absolute, so that `chdir` does not matter; where

@@ -26,6 +26,7 @@ use crate::slot::{self, Slot};
 use crate::sync;
 use crate::sys;
 use crate::tree;
+use crate::trial;
 
 /// So many folders of destinations are kept open; the others are opened again when they are needed, and must be the same.
 const OPEN: usize = 64;
@@ -354,7 +355,7 @@ impl Group {
             let known = destination.known_of_mount();
             let own = Destination::known(destination.path.clone(), destination.name.clone(), parent, known);
             let slot = Slot::take(own.slots()).map_err(failed)?;
-            let tried = publish::try_to_move_a_file(&own, slot.fd.as_fd());
+            let tried = trial::try_to_move_a_file(&own, slot.fd.as_fd());
             if let Err(error) = tried {
                 // It is empty; if it resists, the next writer removes it.
                 drop(slot.give_back(own.slots(), &mut checkpoint::go_on));
@@ -364,11 +365,11 @@ impl Group {
             self.homes.len() - 1
         };
         if !self.places.contains_key(&(parent.dev, parent.ino, index)) {
-            publish::try_to_move_from(self.homes[index].fd(), destination)?;
+            trial::try_to_move_from(self.homes[index].fd(), destination)?;
         }
         let home = &mut self.homes[index];
         if !home.exchanges && destination.stat()?.is_some() {
-            publish::try_to_exchange(destination, home.fd())?;
+            trial::try_to_exchange(destination, home.fd())?;
             home.exchanges = true;
         }
         Ok(index)

@@ -47,6 +47,7 @@ mod sweep;
 mod sync;
 mod sys;
 mod tree;
+mod trial;
 
 pub use committed::Committed;
 pub use error::{Error, ErrorKind, Result};

@@ -12,10 +12,10 @@ use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::mount::Mount;
 use crate::options::Durability;
-use crate::publish;
 use crate::slot::{Beside, Known, LockReach, Slot};
 use crate::sync;
 use crate::sys::{self, EXCHANGE, Lock, NOREPLACE};
+use crate::trial;
 
 /// What the filesystem of a folder can do, as it was seen to do it in a scratch slot there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,7 +156,7 @@ fn try_all(slot: &Slot, beside: Beside) -> io::Result<Probe> {
     let (known, mount) = (Mount::of(dir), sys::mount_in_table(dir)?);
     let (file, folder) = (sys::stat_fd(one.as_fd())?, sys::stat(dir, folders[0])?);
     let directory_locks = locks(dir)?;
-    let moves = publish::may_move(beside.dir, slot.path().as_os_str(), dir, OsStr::new("moved")).is_ok();
+    let moves = trial::may_move(beside.dir, slot.path().as_os_str(), dir, OsStr::new("moved")).is_ok();
     Ok(Probe {
         filesystem: type_of(mount).unwrap_or_else(|| format!("{:#x}", sys::filesystem(dir).unwrap_or(0))),
         mount_id: mount,

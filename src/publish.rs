@@ -3,15 +3,12 @@
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::OFlag;
-
-use crate::backup;
 use crate::base::{self, Base};
 use crate::checkpoint;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::Mount;
-use crate::slot::{self, Linked, Slot};
+use crate::slot::{self, Linked};
 use crate::sync;
 use crate::sys::filesystems::CIFS;
 use crate::sys::{self, NOREPLACE, Stat, errno};
@@ -20,7 +17,7 @@ use crate::sys::{self, NOREPLACE, Stat, errno};
 const ROUNDS: u32 = 100;
 
 /// What to say of a sandbox that forbids to move anything to another folder.
-const NO_MOVES: &str = "a sandbox forbids moving between folders, which this publish needs (Landlock does without \
+pub(crate) const NO_MOVES: &str = "a sandbox forbids moving between folders, which this publish needs (Landlock does without \
     LANDLOCK_ACCESS_FS_REFER, which takes Linux 5.19): allow that for the destination's folder, or publish outside of the sandbox";
 
 /// On what conditions a version is published, beside its durability.
@@ -288,117 +285,6 @@ fn unreplaced(destination: &Destination, error: std::io::Error) -> Error {
         );
     }
     failed(destination, error)
-}
-
-/// Tries, before the body, whether a file that has a name in a slot can be given another one without replacing what has it.
-pub(crate) fn try_to_move_a_file(destination: &Destination, slot: BorrowedFd) -> Result<()> {
-    let (one, other) = (slot::scratch("one", &destination.name), slot::scratch("other", &destination.name));
-    // Local filesystems can. Whether a sandbox lets them, a name tells that nothing has.
-    let asked = || sys::renameat2(slot, &one, slot, &other, NOREPLACE);
-    if destination.slots().domain().is_none() && asked().is_err_and(|error| errno(&error) == libc::ENOENT) {
-        return Ok(());
-    }
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
-    let tried = sys::openat(slot, &one, flags, 0o600).and_then(|_| move_file(slot, &one, slot, &other));
-    for name in [one, other] {
-        // What resists goes with the slot.
-        drop(sys::unlink(slot, &name));
-    }
-    tried.map(drop).map_err(|error| {
-        // A full disk, say, and no missing call.
-        if matches!(errno(&error), libc::ENOSPC | libc::EDQUOT | libc::EROFS | libc::EACCES | libc::EMFILE | libc::ENFILE) {
-            return destination.unstaged(error);
-        }
-        destination.failed("creating staging", error).kind_is(ErrorKind::Unsupported).hint(
-            "this filesystem (or sandbox) has neither RENAME_NOREPLACE nor hard links: pass overwrite=True, for which plain rename is enough",
-        )
-    })
-}
-
-/// May something be moved from one folder to another? `name` is a folder in the first. A sandbox is asked before the filesystem,
-/// and no filesystem links a folder (`EPERM`), so that nothing is changed by asking. Landlock answers `EXDEV`, as it will to
-/// the rename; a rename within one folder it does not mind.
-pub(crate) fn may_move(from: BorrowedFd, name: &OsStr, to: BorrowedFd, target: &OsStr) -> std::io::Result<()> {
-    match sys::link(from, name, to, target) {
-        Err(error) if errno(&error) == libc::EXDEV => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// The same, before the body, between a slot and the folder of the destination.
-pub(crate) fn try_to_move(destination: &Destination, slot: &Slot) -> Result<()> {
-    // What is moved from `tmp_dir` crosses that boundary, too.
-    let to = if destination.elsewhere() { destination.parent() } else { slot.fd.as_fd() };
-    let target = slot::scratch("link", &destination.name);
-    may_move(destination.staging(), slot.path().as_os_str(), to, &target).map_err(|error| unmoved(destination, error))
-}
-
-/// The same between the slot of a group and the folder of a member.
-pub(crate) fn try_to_move_from(slot: BorrowedFd, destination: &Destination) -> Result<()> {
-    let name = slot::scratch("link", &destination.name);
-    let made = sys::mkdir(slot, &name, 0o700).map_err(|error| destination.unstaged(error));
-    let tried = made
-        .and_then(|_| may_move(slot, &name, destination.parent(), &name).map_err(|error| unmoved(destination, error)));
-    // What resists goes with the slot.
-    drop(sys::rmdir(slot, &name));
-    tried
-}
-
-fn unmoved(destination: &Destination, error: std::io::Error) -> Error {
-    destination.failed("creating staging", error).kind_is(ErrorKind::Unsupported).hint(NO_MOVES)
-}
-
-/// May this thread give an unnamed file its name? A sandbox may refuse `linkat(2)`. `.` is a name that is always taken:
-/// where the call is made at all it answers `EEXIST`. That is asked once in a thread, since a sandbox may be its alone.
-pub(crate) fn may_link(file: BorrowedFd, dir: BorrowedFd) -> bool {
-    thread_local! {
-        /// The generation of the process in which it could.
-        static COULD: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
-    }
-    let generation = sys::fork_generation();
-    if COULD.get() == Some(generation) {
-        return true;
-    }
-    let can = sys::link_fd(file, dir, OsStr::new(".")).is_err_and(|error| errno(&error) == libc::EEXIST);
-    if can {
-        COULD.set(Some(generation));
-    }
-    can
-}
-
-/// Tries, before the body, whether two names can be exchanged beside the destination, and a backup be marked.
-pub(crate) fn try_exchange(destination: &Destination) -> Result<()> {
-    let slots = destination.slots();
-    let slot = Slot::take(slots).map_err(|error| destination.failed("creating staging", error))?;
-    let tried = try_to_move(destination, &slot)
-        .and_then(|()| try_to_exchange(destination, slot.fd.as_fd()))
-        .and_then(|()| backup::try_to_mark(destination, slot.fd.as_fd()));
-    // What resists is removed with the slot that the commit takes.
-    drop(slot.give_back(slots, &mut checkpoint::go_on));
-    tried
-}
-
-/// The same in a slot; both names are gone afterwards.
-pub(crate) fn try_to_exchange(destination: &Destination, slot: BorrowedFd) -> Result<()> {
-    let (one, other) = (slot::scratch("one", &destination.name), slot::scratch("other", &destination.name));
-    let tried = sys::mkdir(slot, &one, 0o700)
-        .and_then(|_| sys::mkdir(slot, &other, 0o700))
-        .and_then(|_| sys::renameat2(slot, &one, slot, &other, sys::EXCHANGE));
-    for name in [one, other] {
-        // What resists goes with the slot.
-        drop(sys::rmdir(slot, &name));
-    }
-    tried.map_err(|error| {
-        let unsupported = is_unsupported(&error);
-        let error = destination.failed("creating staging", error);
-        if unsupported {
-            error
-                .kind_is(ErrorKind::Unsupported)
-                .hint("this filesystem (or sandbox) cannot exchange two names, which a backup needs, and a group to take back")
-        } else {
-            error
-        }
-    })
 }
 
 /// What an exchange has left to do.
