@@ -52,6 +52,11 @@ _COHERENT: Final = [name for name in fuse.SERVERS if name not in ("rclone", "cry
 cryfs another reads EIO, too."""
 
 each_coherent = pytest.mark.parametrize("fs", _COHERENT, indirect=True)
+_ONE_AT_A_TIME: Final = ("gocryptfs",)
+"""gocryptfs 2.3 loses track of a folder that is made again under a name at which others look. Six processes that each make a
+folder, lock it, write four files in it and remove it, always under its own name, while six others list what is there: one
+in 3,500 got ESTALE from `open(2)` in its own folder, with bare calls only. `flock(2)` of a living process was not seen by
+another, too. Under names that are never used again all of 4,690 went well."""
 each_program = pytest.mark.parametrize(
     "fs",
     [name for name in _COHERENT if " " not in name],  # each once, as it is mounted by default
@@ -76,6 +81,11 @@ def rng() -> random.Random:
     seed = os.environ.get("ATOMIK_SEED") or str(random.SystemRandom().getrandbits(32))
     print(f"ATOMIK_SEED={seed}")
     return random.Random(seed)
+
+
+def _writers(fs: Filesystem, most: int) -> int:
+    """Returns how many processes may write to one destination at once."""
+    return 1 if fs.name in _ONE_AT_A_TIME else most
 
 
 def _clear(destination: Path) -> None:
@@ -135,9 +145,10 @@ def test_the_next_writer_removes_what_killed_writers_leave(
         while time.monotonic() < end:
             say_attempt(say, CALLS[call], destination, writer)
 
-    with crowd(job, processes=_WRITERS, threads=1) as writers:
-        for pid in rng.sample(writers.pids, _WRITERS // 2):
-            time.sleep(rng.random() * _SECONDS / _WRITERS)
+    count = _writers(fs, _WRITERS)
+    with crowd(job, processes=count, threads=1) as writers:
+        for pid in rng.sample(writers.pids, (count + 1) // 2):
+            time.sleep(rng.random() * _SECONDS / count)
             writers.kill(pid)
         said = writers.finish()
     print(Counter(said), "left by the killed:", fs.leftovers())
@@ -164,7 +175,7 @@ def test_readers_see_whole_versions(fs: Filesystem) -> None:
             say_attempt(say, call, destination, writer)
 
     read = 0
-    with crowd(job, processes=2, threads=1) as writers:
+    with crowd(job, processes=_writers(fs, 2), threads=1) as writers:
         while writers.listen(block=False):
             try:
                 read_writer(destination)
