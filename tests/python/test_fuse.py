@@ -53,10 +53,10 @@ cryfs another reads EIO, too."""
 
 each_coherent = pytest.mark.parametrize("fs", _COHERENT, indirect=True)
 _ONE_AT_A_TIME: Final = ("gocryptfs",)
-"""gocryptfs 2.3 loses track of a folder that is made again under a name at which others look. Six processes that each make a
-folder, lock it, write four files in it and remove it, always under its own name, while six others list what is there: one
-in 3,500 got ESTALE from `open(2)` in its own folder, with bare calls only. `flock(2)` of a living process was not seen by
-another, too. Under names that are never used again all of 4,690 went well."""
+"""gocryptfs 2.3 loses track of a folder that is made again under a name at which others look. Six processes each make a
+folder, lock it, write four files in it and remove it, always under the same name, while six others list what is there.
+With bare calls only, one in 3,500 got ESTALE from `open(2)` in its own folder; a lock of a living process was not seen
+by another, too. Under names that are never used again all of 4,690 went well."""
 each_program = pytest.mark.parametrize(
     "fs",
     [name for name in _COHERENT if " " not in name],  # each once, as it is mounted by default
