@@ -86,24 +86,30 @@ $(BENCH)/.installed: requirements-bench.txt | $(TOOLS)
 	$(BENCH)/bin/python -m pip install --quiet --require-hashes -r $<
 	touch $@
 
+# A series takes hours. `make bench BENCH_RUNS=1` adds one run to it, and BENCH_PAUSE says how many minutes lie between two.
+# With BENCH_ARGS (--quick, --section files, --filesystem ext4) one run is made for development, in target/ only.
 BENCH_ARGS ?=
+BENCH_RUNS ?=
+BENCH_PAUSE ?= 60
+BENCH_WITH := --bare target/release/examples/bare --peers $(BENCH) --first $(PEERS)
+bench: export PYTHONPATH := tests/python
 .PHONY: bench
-bench: $(INSTALLED) $(BENCH)/.installed $(PEERS)/.installed ## compare with system calls and other libraries, as root, draw docs/speed/
+bench: $(INSTALLED) $(BENCH)/.installed $(PEERS)/.installed ## compare with system calls and other libraries, as root, in five runs an hour apart; BENCH_ARGS=--quick tries
 	cargo build --release --locked --quiet --example bare --target-dir target
-	PYTHONPATH=tests/python $(BIN)/python benches/compare.py --bare target/release/examples/bare --peers $(BENCH) \
-		--first $(PEERS) --csv target/speed/speed.csv $(BENCH_ARGS)
-	PYTHONPATH=tests/python $(BENCH)/bin/python benches/picture.py target/speed/speed.csv \
-		$(if $(BENCH_ARGS),target/speed,docs/speed)
-	$(if $(BENCH_ARGS),,cp target/speed/speed.csv target/speed/speed.json docs/speed/)
-	PYTHONPATH=tests/python $(BIN)/python benches/aims.py target/speed/speed.csv
+ifneq ($(BENCH_ARGS),)
+	$(BIN)/python benches/compare.py $(BENCH_WITH) --csv target/speed/try.csv $(BENCH_ARGS)
+	$(BIN)/python benches/page.py --development target/speed/try.csv
+else
+	mkdir -p docs/speed
+	$(BIN)/python benches/repeat.py target/speed docs/speed $(if $(BENCH_RUNS),--runs $(BENCH_RUNS)) --pause $(BENCH_PAUSE) \
+		-- $(BENCH_WITH)
+	$(BENCH)/bin/python benches/picture.py docs/speed/series.csv docs/speed
+	$(BIN)/python benches/page.py docs/speed/series.csv docs/speed.md
+endif
 
 .PHONY: bench-rust
 bench-rust: ## time commits from Rust, in TMPDIR
 	cargo bench --locked --bench commit
-
-.PHONY: bench-history
-bench-history: $(INSTALLED) ## time snapshots, clones and background clean-up, as root
-	PYTHONPATH=tests/python $(BIN)/python benches/history.py --json target/history.json
 
 # --- Test ---
 

@@ -1,260 +1,185 @@
-"""Prints the table of docs/speed.md, Markdown, from the figures of compare.py: what we want, and what was measured.
+"""What the library wants to reach, each aim beside the floor or the rival that it names, and what a series reached."""
 
-python benches/aims.py FIGURES.csv
-"""
-
-import argparse
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from figures import Row, read
+from figures import Row
+from place import (
+    BARE,
+    BARE_LINKED,
+    BARE_ONE,
+    BARE_SYNCFS,
+    BARE_WALK,
+    FLUSHES,
+    OPENED,
+    PLAIN,
+    UNSYNCED,
+)
+from series import Run, between
 
-FILESYSTEMS: Final = ("ext4", "xfs", "btrfs", "tmpfs")
-DISKS: Final = FILESYSTEMS[:3]
-BARE: Final = "bare system calls"
-PLAIN: Final = "bare, in place, not atomic"
+ALL: Final = ("ext4", "xfs", "btrfs", "tmpfs")
+DISKS: Final = ALL[:3]
+RECIPE: Final = "open, os.replace"
 SAME: Final = ("os.replace, 2 fsync", "durablewrite", "atomicwrites")
 """Who syncs file and folder, as "full" does."""
+MANAGERS: Final = ("safer", "first atomik")
+NOT_SYNCED: Final = ("durablewrite", *MANAGERS)
 
-
-@dataclass(frozen=True)
-class Case:
-    """The rows of one case on one filesystem, by their contestants."""
-
-    rows: dict[str, Row]
-
-    def ratio(self, contestant: str, against: str) -> float:
-        """Compares two medians."""
-        return self.rows[contestant].median / self.rows[against].median
-
-    def fastest(self, contestants: Sequence[str]) -> str:
-        """Says who took least."""
-        return min((name for name in contestants if name in self.rows), key=self.median)
-
-    def median(self, contestant: str) -> float:
-        """Looks one up."""
-        return self.rows[contestant].median
+Where = tuple[str, str, str]
+"""Section, durability and case."""
+Case = Mapping[str, Row]
+"""The rows of one case on one filesystem in one run, by their contestants."""
 
 
 @dataclass(frozen=True)
 class Aim:
-    """A line of the table."""
+    """A line of the table: what one contestant takes, as a multiple of what the fastest of others takes."""
 
     work: str
     against: str
-    wanted: str
-    where: tuple[str, str, str]
-    """Section, durability and case."""
-    ratio: Callable[[Case], float]
-    filesystems: tuple[str, ...] = FILESYSTEMS
-    times_faster: bool = False
+    where: Where
+    ours: str
+    others: tuple[str, ...]
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """At most so much is wanted, by filesystem."""
+    filesystems: tuple[str, ...] = ALL
+    faster: bool = False
+    """How many times as long the others take is told instead, and wanted to be at least so much."""
+
+    def ratio(self, case: Case) -> float | None:
+        """Compares two medians of one run, if the run has both."""
+        others = [case[name].median for name in self.others if name in case]
+        if self.ours not in case or not others:
+            return None
+        ratio = case[self.ours].median / min(others)
+        return 1 / ratio if self.faster else ratio
+
+    def wanted(self) -> str:
+        """Says the limits."""
+        sign = "≥" if self.faster else "≤"
+        by_limit: dict[float, list[str]] = {}
+        for filesystem, limit in self.limits.items():
+            by_limit.setdefault(limit, []).append(filesystem)
+        everywhere = len(by_limit) == 1 and set(self.limits) == set(self.filesystems)
+        names = [
+            ("" if everywhere else ", ".join(of) + " ", limit) for limit, of in by_limit.items()
+        ]
+        return "; ".join(f"{of}{sign} {limit:g}" for of, limit in names)
+
+    def cell(self, filesystem: str, runs: Sequence[Run]) -> str:
+        """Says the lowest and the highest ratio of the runs, and whether all of them have met the aim."""
+        found = [self.ratio(case) for run in runs if (case := rows_of(run, filesystem, self.where))]
+        ratios = [ratio for ratio in found if ratio is not None]
+        if filesystem not in self.filesystems or not ratios:
+            return ""
+        said = between(ratios, "{:.1f}".format if self.faster else "{:.2f}".format)
+        if (limit := self.limits.get(filesystem)) is None:
+            return said
+        met = min(ratios) >= limit if self.faster else max(ratios) <= limit
+        return f"{said} {'met' if met else 'missed'}"
 
 
-def to(contestant: str, *against: str) -> Callable[[Case], float]:
-    """Compares with the fastest of some."""
-    return lambda case: case.ratio(contestant, case.fastest(against))
+def rows_of(run: Run, filesystem: str, where: Where) -> Case:
+    """Gathers the rows of a case."""
+    place = (where[0], filesystem, *where[1:])
+    return {
+        row.contestant: row
+        for row in run.rows
+        if (row.section, row.filesystem, row.durability, row.case) == place
+    }
 
 
-def inverse(contestant: str, *against: str) -> Callable[[Case], float]:
-    """Says how many times as long the fastest of some takes."""
-    return lambda case: case.ratio(case.fastest(against), contestant)
+def on(filesystems: Sequence[str], limit: float) -> dict[str, float]:
+    """Wants the same of some filesystems."""
+    return dict.fromkeys(filesystems, limit)
 
 
 NONE: Final = ("files", "none", "4 KiB")
 FULL: Final = ("files", "full", "4 KiB")
-MANAGERS: Final = ("safer", "first atomik")
-UNSYNCED: Final = ("durablewrite", *MANAGERS)
+PIECES: Final = ("files", "none", "256 MiB in pieces")
+TEN_NEW: Final = ("folders", "none", "10 files new")
+TEN_OLD: Final = ("folders", "none", "10 files replaced")
+GROUP_NEW: Final = ("groups", "full", "1,000 files new")
+GROUP_OLD: Final = ("groups", "full", "1,000 files replaced")
+TREE_NEW: Final = ("folders", "full", "2,000 files in 20 new")
+TREE_OLD: Final = ("folders", "full", "2,000 files in 20 replaced")
+SNAPSHOT: Final = ("snapshots", "none", "opened and closed")
+CLONE: Final = ("clones", "none", "20,000 files in 200, copied and removed")
+CLONED: Final = ("clones", "none", "one file, 1 GiB, copied and removed")
+COMMIT: Final = ("commits", "none", "over 100,000 files in 1,000")
+GROWTH: Final = ("growth", "full", "atomik.folder, each file")
+TREE_GONE: Final = ("removals", "none", "2,000 files in 20")
+FOREST_GONE: Final = ("removals", "none", "100,000 files in 1,000")
+FLAT_GONE: Final = ("removals", "none", "100,000 files flat")
+
+WRITE: Final = "atomik.write_bytes"
+FILE: Final = "atomik.file"
+FOLDER: Final = "atomik.folder"
+GROUP: Final = "atomik.group"
+DISPLACED: Final = "atomik, displaced"
+FIRST: Final = ("first atomik",)
+RM: Final = ("rm -rf",)
+RMTREE: Final = ("shutil.rmtree",)
+WRITE_FULL: Final = "`write_bytes` 4 KiB, `full`"
+FILE_FULL: Final = "`file` 4 KiB, `full`"
+WRITE_NONE: Final = "`write_bytes` 4 KiB, `none`"
+FILE_NONE: Final = "`file` 4 KiB, `none`"
+BY_HAND: Final = "`open`, `write`, `os.replace`"
+UNSAFE: Final = f"{BY_HAND}, nothing synced"
+FLOOR: Final = "the floor: the fastest bare calls"
+TWICE: Final = "bare calls with two `fsync`"
+PEER: Final = "the fastest peer, same promise"
+
+ONE_FLUSH: Final = {"ext4": 0.65, "xfs": 0.65, "btrfs": 1.1}
+"""Of two flushes, one is left on ext4 and xfs."""
+
 AIMS: Final = (
-    Aim(
-        "`write_bytes` 4 KiB, `none`",
-        "the bare calls",
-        "≤ 1.3 tmpfs, ≤ 1.1 ext4",
-        NONE,
-        to("atomik.write_bytes", BARE),
-    ),
-    Aim(
-        "`write_bytes` 4 KiB, `none`",
-        "the fastest peer",
-        "< 1",
-        NONE,
-        to("atomik.write_bytes", *UNSYNCED),
-    ),
-    Aim(
-        "`file` 4 KiB, `none`",
-        "`open`, `os.replace`",
-        "≤ 1.4 tmpfs, ≤ 1.1 ext4",
-        NONE,
-        to("atomik.file", "open, os.replace"),
-    ),
-    Aim(
-        "the fastest other context manager",
-        "`file` 4 KiB, `none`",
-        "≥ 1.3",
-        NONE,
-        inverse("atomik.file", *MANAGERS),
-    ),
-    Aim(
-        "`write_bytes` 4 KiB, `full`",
-        "the bare calls, 2 `fsync`",
-        "≤ 0.65; btrfs ≤ 1.1",
-        FULL,
-        to("atomik.write_bytes", BARE),
-        DISKS,
-    ),
-    Aim(
-        "`file` 4 KiB, `full`",
-        "the bare calls, 2 `fsync`",
-        "≤ 0.65; btrfs ≤ 1.1",
-        FULL,
-        to("atomik.file", BARE),
-        DISKS,
-    ),
-    Aim(
-        "`write_bytes` 4 KiB, `full`",
-        "the fastest peer, same promise",
-        "≤ 0.6",
-        FULL,
-        to("atomik.write_bytes", *SAME),
-        DISKS,
-    ),
-    Aim(
-        "`file` 4 KiB, `full`",
-        "the fastest peer, same promise",
-        "≤ 0.6",
-        FULL,
-        to("atomik.file", *SAME),
-        DISKS,
-    ),
-    Aim(
-        "1,000 new files one by one, bare calls, 2 `fsync`",
-        "`group`",
-        "≥ 15",
-        ("groups", "full", "1,000 files new"),
-        inverse("atomik.group", BARE),
-        DISKS,
-        times_faster=True,
-    ),
-    Aim(
-        "… the fastest peer",
-        "`group`",
-        "≥ 15",
-        ("groups", "full", "1,000 files new"),
-        inverse("atomik.group", *SAME),
-        DISKS,
-        times_faster=True,
-    ),
-    Aim(
-        "1,000 files replaced one by one, bare calls",
-        "`group`",
-        "≥ 15",
-        ("groups", "full", "1,000 files replaced"),
-        inverse("atomik.group", BARE),
-        DISKS,
-        times_faster=True,
-    ),
-    Aim(
-        "`folder` of 2,000 files, `full`",
-        "bare `syncfs` and rename",
-        "≤ 1.3",
-        ("folders", "full", "2,000 files in 20 new"),
-        to("atomik.folder", "bare, one syncfs"),
-        DISKS,
-    ),
-    Aim(
-        "… replaced",
-        "bare `syncfs`, exchange, removal",
-        "≤ 1.3",
-        ("folders", "full", "2,000 files in 20 replaced"),
-        to("atomik.folder", "bare, one syncfs"),
-        DISKS,
-    ),
-    Aim(
-        "2,000 files, `fsync` of each",
-        "`folder`",
-        "≥ 15",
-        ("folders", "full", "2,000 files in 20 new"),
-        inverse("atomik.folder", "bare, fsync of each"),
-        DISKS,
-        times_faster=True,
-    ),
-    Aim(
-        "removing 2,000 files in 20 folders",
-        "`rm -rf`",
-        "≤ 0.7",
-        ("removals", "none", "2,000 files in 20"),
-        to("atomik, displaced", "rm -rf"),
-    ),
-    Aim(
-        "",
-        "`shutil.rmtree`",
-        "≤ 0.5",
-        ("removals", "none", "2,000 files in 20"),
-        to("atomik, displaced", "shutil.rmtree"),
-    ),
-    Aim(
-        "removing 100,000 files in 1,000 folders",
-        "`rm -rf`",
-        "≤ 0.7",
-        ("removals", "none", "100,000 files in 1,000"),
-        to("atomik, displaced", "rm -rf"),
-    ),
-    Aim(
-        "",
-        "`shutil.rmtree`",
-        "≤ 0.5",
-        ("removals", "none", "100,000 files in 1,000"),
-        to("atomik, displaced", "shutil.rmtree"),
-    ),
-    Aim(
-        "removing 100,000 files in one folder",
-        "`rm -rf`",
-        "",
-        ("removals", "none", "100,000 files flat"),
-        to("atomik, displaced", "rm -rf"),
-    ),
-    Aim(
-        "256 MiB in pieces of 1 MiB, `file`",
-        "the bare calls, in place",
-        "≤ 1.03",
-        ("files", "none", "256 MiB in pieces"),
-        to("atomik.file", PLAIN),
-    ),
-)
-
-
-def cases(rows: Sequence[Row]) -> dict[tuple[str, str, str, str], Case]:
-    """Gathers what belongs together."""
-    found: dict[tuple[str, str, str, str], Case] = {}
-    for row in rows:
-        where = (row.filesystem, row.section, row.durability, row.case)
-        found.setdefault(where, Case({})).rows[row.contestant] = row
-    return found
-
-
-def table(rows: Sequence[Row]) -> Iterator[str]:
-    """Yields the lines."""
-    found = cases(rows)
-    yield f"| work | against | aim | {' | '.join(FILESYSTEMS)} |"
-    yield "| --- " * 3 + "| ---: " * len(FILESYSTEMS) + "|"
-    for aim in AIMS:
-        cells = []
-        for filesystem in FILESYSTEMS:
-            case = found.get((filesystem, *aim.where)) if filesystem in aim.filesystems else None
-            cells.append(f"{aim.ratio(case):.{1 if aim.times_faster else 2}f}" if case else "")
-        yield f"| {aim.work} | {aim.against} | {aim.wanted} | {' | '.join(cells)} |"
-    grown = [case.rows["atomik.folder"] for where, case in found.items() if where[1] == "memory"]
-    cells = [f"{row.median / (1 << 20):.1f} MiB" for row in grown]
-    yield f"| memory of a commit of 100,000 files | before it | ≤ 16 MiB | {' | '.join(cells)} |"
-
-
-def main() -> None:
-    """Prints it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("figures", type=Path)
-    print(*table(read(parser.parse_args().figures)[0]), sep="\n")
-
-
-if __name__ == "__main__":
-    main()
+    # The default, beside what most people write.
+    Aim(WRITE_FULL, UNSAFE, FULL, WRITE, (UNSYNCED,), filesystems=DISKS),
+    Aim(FILE_FULL, UNSAFE, FULL, FILE, (UNSYNCED,), filesystems=DISKS),
+    # The default, beside the disk and its equals.
+    Aim(WRITE_FULL, "one bare `fdatasync`", FULL, WRITE, (FLUSHES["fdatasync"],), filesystems=DISKS),
+    Aim(WRITE_FULL, FLOOR, FULL, WRITE, (BARE, BARE_ONE), filesystems=DISKS),
+    Aim(FILE_FULL, FLOOR, FULL, FILE, (BARE, BARE_ONE), filesystems=DISKS),
+    Aim(WRITE_FULL, TWICE, FULL, WRITE, (BARE,), ONE_FLUSH, DISKS),
+    Aim(FILE_FULL, TWICE, FULL, FILE, (BARE,), ONE_FLUSH, DISKS),
+    Aim(WRITE_FULL, PEER, FULL, WRITE, SAME, on(DISKS, 0.6), DISKS),
+    Aim(FILE_FULL, PEER, FULL, FILE, SAME, on(DISKS, 0.6), DISKS),
+    # Without a sync.
+    Aim(WRITE_NONE, BY_HAND, NONE, WRITE, (RECIPE,), {"ext4": 1.05, "tmpfs": 1.3}),
+    Aim(FILE_NONE, BY_HAND, NONE, FILE, (RECIPE,), {"ext4": 1.3, "tmpfs": 1.6}),
+    Aim(WRITE_NONE, "the bare calls", NONE, WRITE, (BARE,)),
+    Aim(WRITE_NONE, "the fastest peer", NONE, WRITE, NOT_SYNCED, on(ALL, 1)),
+    Aim("the fastest other context manager", FILE_NONE, NONE, FILE, MANAGERS, on(ALL, 1.3), faster=True),
+    Aim("`folder` of 10 new files, `none`", "`os.rename`", TEN_NEW, FOLDER, ("os.rename",)),
+    Aim("`folder` of 10 new files, `none`", "the first release", TEN_NEW, FOLDER, FIRST, on(ALL, 1)),
+    Aim("`folder` of 10 replaced, `none`", "`os.rename`, removal", TEN_OLD, FOLDER, ("os.rename",)),
+    Aim("`folder` of 10 replaced, `none`", "the first release", TEN_OLD, FOLDER, FIRST, on(ALL, 1)),
+    # Many at once. The floor of a group: all written, one `syncfs`, all published, one `fsync` of the folder.
+    Aim("`group` of 1,000 new files", FLOOR, GROUP_NEW, GROUP, (BARE_SYNCFS, BARE_LINKED), on(DISKS, 1.25), DISKS),
+    Aim("`group` of 1,000 replaced files", FLOOR, GROUP_OLD, GROUP, (BARE_SYNCFS,), on(DISKS, 1.5), DISKS),
+    Aim("1,000 new files one by one", "`group`", GROUP_NEW, GROUP, (BARE,), on(DISKS, 15), DISKS, faster=True),
+    Aim("… the fastest peer", "`group`", GROUP_NEW, GROUP, SAME, on(DISKS, 15), DISKS, faster=True),
+    Aim("1,000 files replaced one by one", "`group`", GROUP_OLD, GROUP, (BARE,), on(DISKS, 15), DISKS, faster=True),
+    Aim("`folder` of 2,000 new files, `full`", "bare `syncfs` and rename",
+        TREE_NEW, FOLDER, (BARE_SYNCFS,), on(DISKS, 1.3), DISKS),
+    Aim("`folder` of 2,000 replaced, `full`", "bare `syncfs`, exchange, removal",
+        TREE_OLD, FOLDER, (BARE_SYNCFS,), on(DISKS, 1.3), DISKS),
+    Aim("2,000 new files, `fsync` of each", "`folder`",
+        TREE_NEW, FOLDER, (BARE_WALK,), on(DISKS, 15), DISKS, faster=True),
+    # What readers and history cost.
+    Aim("`snapshot` opened and closed", "bare `open`, `flock`, `close`", SNAPSHOT, "atomik.snapshot", (OPENED,)),
+    Aim("`update=True` of 20,000 files, rolled back", "`cp -a`, `rm -rf`", CLONE, "update", ("cp -a",), on(ALL, 1)),
+    Aim("`update=True` of one GiB, rolled back", "`cp -a`, `rm -rf`", CLONED, "update", ("cp -a",), on(ALL, 1)),
+    Aim('a commit over 100,000 files, `"inline"`', '`"background"`', COMMIT, "background", ("inline",), faster=True),
+    # What grows, and what is removed.
+    Aim("a file's share of a commit of 100,000", "of 1,000",
+        GROWTH, "100,000 files in 1,000", ("1,000 files in 10",), on(ALL, 1)),
+    Aim("removing 2,000 files in 20 folders", "`rm -rf`", TREE_GONE, DISPLACED, RM, on(ALL, 0.7)),
+    Aim("removing 2,000 files in 20 folders", "`shutil.rmtree`", TREE_GONE, DISPLACED, RMTREE, on(ALL, 0.5)),
+    Aim("removing 100,000 files in 1,000 folders", "`rm -rf`", FOREST_GONE, DISPLACED, RM, on(ALL, 0.7)),
+    Aim("removing 100,000 files in 1,000 folders", "`shutil.rmtree`", FOREST_GONE, DISPLACED, RMTREE, on(ALL, 0.5)),
+    Aim("removing 100,000 files in one folder", "`rm -rf`", FLAT_GONE, DISPLACED, RM),
+    Aim("256 MiB in pieces of 1 MiB, `file`", "the bare calls, in place", PIECES, FILE, (PLAIN,), on(ALL, 1.03)),
+)  # fmt: skip

@@ -4,10 +4,12 @@
 //! by `ok` and nanoseconds, or by `error` and what went wrong. What is written is one byte, the seed, again and again.
 //!
 //! ```text
-//! file none|file|full PATH SIZE PIECE COUNT SEED     replaces a file COUNT times
+//! file none|file|full|one PATH SIZE PIECE COUNT SEED replaces a file COUNT times; `one` is full with one flush
 //! plain PATH SIZE PIECE SEED                         writes a file in place: neither atomic nor durable
 //! each none|file|full FOLDER FILES SIZE SEED         replaces so many files, each by the recipe
-//! batch FOLDER FILES SIZE SEED                       the same: all are written, one syncfs, all are renamed
+//! batch named|unnamed FOLDER FILES SIZE SEED         the same: all are written, one syncfs, all are renamed, or linked
+//! flush fdatasync|fsync|syncfs PATH SIZE COUNT SEED  overwrites a file COUNT times; answers the call's own median
+//! syncfs FOLDER                                      writes what the filesystem has in memory
 //! fill PATH FILES FOLDERS SIZE SEED                  makes a folder of so many files
 //! publish none|walk|syncfs STAGING PATH              syncs a folder that is filled, and renames it
 //! ```
@@ -21,9 +23,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use nix::fcntl::{AT_FDCWD, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::Mode;
-use nix::unistd::{fsync, write};
+use nix::unistd::{fdatasync, fsync, linkat, write};
 
 const STAGING: &str = ".staging";
 
@@ -57,10 +59,22 @@ fn answer(words: &[&str]) -> io::Result<u128> {
             let (names, folder) = (names(number(files)?), open(Path::new(folder), OFlag::O_DIRECTORY)?);
             timed(|| names.iter().try_for_each(|name| replace(&folder, name, &pieces, how)))
         }
-        ["batch", folder, files, size, seed] => {
+        ["batch", how, folder, files, size, seed] => {
             let pieces = Pieces::new(number(size)?, number(size)?, seed)?;
             let (names, folder) = (names(number(files)?), open(Path::new(folder), OFlag::O_DIRECTORY)?);
-            timed(|| batch(&folder, &names, &pieces))
+            match how {
+                "named" => timed(|| batch(&folder, &names, &pieces)),
+                "unnamed" => timed(|| batch_unnamed(&folder, &names, &pieces)),
+                _ => Err(io::Error::other("no such way to stage")),
+            }
+        }
+        ["flush", how, path, size, count, seed] => {
+            let pieces = Pieces::new(number(size)?, number(size)?, seed)?;
+            flush(how, Path::new(path), &pieces, number(count)?)
+        }
+        ["syncfs", folder] => {
+            let folder = open(Path::new(folder), OFlag::O_DIRECTORY)?;
+            timed(|| syncfs(&folder))
         }
         ["fill", path, files, folders, size, seed] => {
             let pieces = Pieces::new(number(size)?, number(size)?, seed)?;
@@ -82,12 +96,14 @@ fn number(word: &str) -> io::Result<usize> {
     word.parse().map_err(io::Error::other)
 }
 
-/// What a replacement syncs, each with `fsync(2)`.
+/// What a replacement syncs with `fsync(2)`: nothing, the file, the file and the folder, or the folder only.
 #[derive(Clone, Copy, PartialEq)]
 enum Sync {
     None,
     File,
     Full,
+    /// The file is written by `sync_file_range(2)`, so that the journal's commit is the only flush: ext4 and xfs.
+    One,
 }
 
 impl Sync {
@@ -96,6 +112,7 @@ impl Sync {
             "none" => Ok(Self::None),
             "file" => Ok(Self::File),
             "full" => Ok(Self::Full),
+            "one" => Ok(Self::One),
             _ => Err(io::Error::other("no such durability")),
         }
     }
@@ -141,12 +158,14 @@ fn names(files: usize) -> Vec<PathBuf> {
 fn replace(folder: &OwnedFd, name: &Path, pieces: &Pieces, how: Sync) -> io::Result<()> {
     let file = create(folder, Path::new(STAGING))?;
     pieces.write(&file)?;
-    if how != Sync::None {
-        fsync(&file)?;
+    match how {
+        Sync::None => {}
+        Sync::File | Sync::Full => fsync(&file)?,
+        Sync::One => write_back(&file)?,
     }
     renameat(folder, Path::new(STAGING), folder, name)?;
     drop(file);
-    if how == Sync::Full {
+    if matches!(how, Sync::Full | Sync::One) {
         fsync(folder)?;
     }
     Ok(())
@@ -162,6 +181,38 @@ fn batch(folder: &OwnedFd, names: &[PathBuf], pieces: &Pieces) -> io::Result<()>
         renameat(folder, from, folder, to)?;
     }
     Ok(fsync(folder)?)
+}
+
+fn batch_unnamed(folder: &OwnedFd, names: &[PathBuf], pieces: &Pieces) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+    let mut staged = Vec::with_capacity(names.len());
+    for _ in names {
+        let file = openat(folder, ".", flags, Mode::from_bits_truncate(0o666))?;
+        pieces.write(&file)?;
+        staged.push(file);
+    }
+    syncfs(folder)?;
+    for (file, name) in staged.into_iter().zip(names) {
+        linkat(file, "", folder, name, AtFlags::AT_EMPTY_PATH)?;
+    }
+    Ok(fsync(folder)?)
+}
+
+/// Overwrites a file again and again, and times only the call that writes it to the disk.
+fn flush(how: &str, path: &Path, pieces: &Pieces, count: usize) -> io::Result<u128> {
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let file = open(path, OFlag::O_WRONLY | OFlag::O_CREAT)?;
+        pieces.write(&file)?;
+        times.push(timed(|| match how {
+            "fdatasync" => Ok(fdatasync(&file)?),
+            "fsync" => Ok(fsync(&file)?),
+            "syncfs" => syncfs(&file),
+            _ => Err(io::Error::other("no such call")),
+        })?);
+    }
+    times.sort_unstable();
+    times.get(count / 2).copied().ok_or_else(|| io::Error::other("nothing was timed"))
 }
 
 fn fill(path: &Path, files: usize, folders: usize, pieces: &Pieces) -> io::Result<()> {
@@ -207,8 +258,13 @@ fn walk(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-fn syncfs(folder: &OwnedFd) -> io::Result<()> {
-    check(unsafe { libc::syncfs(folder.as_raw_fd()) }.into())
+fn syncfs(inside: &OwnedFd) -> io::Result<()> {
+    check(unsafe { libc::syncfs(inside.as_raw_fd()) }.into())
+}
+
+fn write_back(file: &OwnedFd) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    check(unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, flags) }.into())
 }
 
 /// By its number: glibc has a wrapper since 2.28 only, and musl has none.

@@ -1,29 +1,32 @@
-"""Compares atomik with the bare system calls, with what people write by hand, and with other libraries.
+"""Compares atomik with the bare system calls, with what people write by hand, and with other libraries: one run.
 
 Everybody takes turns within one run, at equal durability (contestants.py says who promises what), and what was
 published is read back. Run as root with PYTHONPATH=tests/python; `make bench` does, with all environments. Prints
-medians, and ratios to the median of the bare system calls, or of what a case names in their place.
+medians, and ratios to the median of the bare system calls, or of what a case names in their place. One run is no
+ground for a claim: repeat.py makes a series of them.
 """
 
 import argparse
 import os
-import platform
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import machine
 from contestants import Home
 from figures import Book, Row
 from ground import FILESYSTEMS, GIB, Child, enter_private_mounts, environment, mounted, shown
+from history import clones, commits, snapshots
+from place import Place
 from scale import QUICK, REAL
-from sections import SECTIONS, Place
+from sections import files, folders, groups, growth, memory, removals
 
 WORKER: Final = Path(__file__).with_name("worker.py")
 LIBRARIES: Final[dict[Home, tuple[str, ...]]] = {
@@ -31,7 +34,10 @@ LIBRARIES: Final[dict[Home, tuple[str, ...]]] = {
     "peers": ("atomicwriter", "atomicwrites", "boltons", "durablewrite", "safer"),
     "first": ("atomik",),
 }
-TOOLS: Final = (("mkfs.ext4", "-V"), ("mkfs.xfs", "-V"), ("mkfs.btrfs", "--version"))
+SECTIONS: Final[dict[str, Callable[[Place], Iterator[Row]]]] = {
+    section.__name__: section
+    for section in (files, groups, folders, removals, memory, growth, snapshots, clones, commits)
+}
 SIZE: Final = 6 * GIB
 """Of each filesystem: two folders of 100,000 files, or some files of 256 MiB, and air."""
 TITLE: Final = "=" * 3
@@ -46,49 +52,31 @@ def worker(home: Home, options: argparse.Namespace) -> Child:
     return Child([sys.executable, WORKER], os.environ)
 
 
-def first_line(*command: str) -> str:
-    """Says what a program prints first, wherever."""
-    ran = subprocess.run(
-        command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    return ran.stdout.splitlines()[0].strip()
-
-
-def field(path: str, name: str) -> str:
-    """Reads a field of a file in /proc."""
-    lines = Path(path).read_text("utf-8").splitlines()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "?")
-
-
-def machine(options: argparse.Namespace, workers: dict[Home, Child]) -> dict[str, Any]:
-    """Describes what the figures belong to."""
+def versions(workers: dict[Home, Child]) -> tuple[str, list[str]]:
+    """Says which Python runs, and which versions of the libraries."""
     asked = {home: child.ask("versions", *LIBRARIES[home]) for home, child in workers.items()}
-    python = asked["here"][0]
     packages = [version for answer in asked.values() for version in answer[1:]]
     if "first" in asked:
         packages[-1] = f"first {packages[-1]}"
-    return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "processor": field("/proc/cpuinfo", "model name"),
-        "cores": os.cpu_count(),
-        "memory": f"{int(field('/proc/meminfo', 'MemTotal').split()[0]) / (1 << 20):.0f} GiB",
-        "kernel": f"Linux {platform.release()}",
-        "images": first_line("findmnt", "-no", "FSTYPE", "-T", str(options.images)),
-        "tools": [first_line(*tool) for tool in TOOLS],
-        "python": python,
-        "packages": packages,
-        "quick": options.quick,
-        "load": os.getloadavg(),
-    }
+    return asked["here"][0], packages
+
+
+def now() -> str:
+    """Says the time, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def measure(
-    options: argparse.Namespace, bare: Child, workers: dict[Home, Child]
-) -> Iterator[tuple[Row, float]]:
-    """Yields what was asked for as soon as it is known, and when that was."""
-    start = time.monotonic()
+    options: argparse.Namespace,
+    bare: Child,
+    workers: dict[Home, Child],
+    control: machine.Control,
+    about: dict[str, Any],
+) -> Iterator[Row]:
+    """Yields what was asked for as soon as it is known, and describes the filesystems in `about`."""
     for filesystem in options.filesystem or FILESYSTEMS:
         with mounted(filesystem, options.images, SIZE) as root:
+            about["filesystems"][filesystem] = machine.mount(root)
             place = Place(
                 filesystem,
                 root,
@@ -98,8 +86,9 @@ def measure(
                 partial(worker, "here", options),
             )
             for section in options.section or SECTIONS:
-                for row in SECTIONS[section](place):
-                    yield row, time.monotonic() - start
+                control.look()
+                yield from SECTIONS[section](place)
+    control.look()
 
 
 def line(row: Row) -> str:
@@ -130,25 +119,37 @@ def main() -> int:
     # An end by `kill` or `timeout` unmounts, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     enter_private_mounts()
+    about: dict[str, Any] = {"began": now(), **machine.facts(options.images), "filesystems": {}}
+    about |= {"quick": options.quick, "part": bool(options.section or options.filesystem)}
+    start = time.monotonic()
     with ExitStack() as living:
         bare = living.enter_context(Child([options.bare], environment()))
         there: list[Home] = ["here"]
         there += ["peers"] if options.peers else []
         there += ["first"] if options.first else []
         workers = {home: living.enter_context(worker(home, options)) for home in there}
-        about = machine(options, workers)
+        about["python"], about["packages"] = versions(workers)
         for key, value in about.items():
-            print(f"{key:10} {', '.join(map(str, value)) if isinstance(value, (list, tuple)) else value}")  # fmt: skip
+            print(f"{key:10} {', '.join(map(str, value)) if isinstance(value, list) else value}")
         book = Book(options.csv, about) if options.csv else None
+        folder = tempfile.TemporaryDirectory(prefix="atomik-bench-", dir=options.images)
+        control = machine.Control(bare, Path(living.enter_context(folder)))
         case = None
-        took = 0.0
-        for row, took in measure(options, bare, workers):  # noqa: B007 - the last is wanted
+        for row in measure(options, bare, workers, control, about):
             if case != (case := (row.section, row.filesystem, row.durability, row.case)):
                 print(f"\n{TITLE} {', '.join(case)}; ratio to: {row.reference}")
             print(line(row), flush=True)
             if book:
                 book.add(row)
-    print(f"\n{took:.0f} s; load {about['load'][0]:.1f} before, {os.getloadavg()[0]:.1f} after")
+        about |= control.found()
+    about |= {"ended": now(), "disturbed": machine.disturbed(about)}
+    if book:
+        book.describe(about)
+    print(
+        f"\n{time.monotonic() - start:.0f} s; load {about['load']}, controls {about['work']}, {about['flush']}"
+    )
+    for why in about["disturbed"]:
+        print(f"disturbed: {why}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The figures of a benchmark: a table of medians, written as they come, and read again by who draws them."""
+"""The figures of one run: a table of medians, written as they come, and beside it a description of the machine."""
 
 import csv
 import json
@@ -47,13 +47,18 @@ def rows(
         )
 
 
+def row(line: Mapping[str, str]) -> Row:
+    """Makes a row of a line of a CSV file."""
+    return Row(**{field.name: field.type(line[field.name]) for field in fields(Row)})  # type: ignore[operator]
+
+
 class Book:
     """A CSV file that is complete up to the last row, whenever the run is cut; beside it, a JSON of what ran."""
 
-    def __init__(self, path: Path, machine: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside(path).write_text(json.dumps(machine, indent=2) + "\n", "utf-8")
+        self.describe(about)
         with path.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow(COLUMNS)
 
@@ -61,6 +66,10 @@ class Book:
         """Writes a row, and lets go of the file."""
         with self._path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerow([getattr(row, name) for name in COLUMNS])
+
+    def describe(self, about: Mapping[str, Any]) -> None:
+        """Writes what ran, again when more of it is known."""
+        beside(self._path).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
 
 
 def beside(path: Path) -> Path:
@@ -71,8 +80,5 @@ def beside(path: Path) -> Path:
 def read(path: Path) -> tuple[list[Row], dict[str, Any]]:
     """Reads what a `Book` has written."""
     with path.open(encoding="utf-8", newline="") as file:
-        found = [
-            Row(**{field.name: field.type(line[field.name]) for field in fields(Row)})  # type: ignore[operator]
-            for line in csv.DictReader(file)
-        ]
+        found = [row(line) for line in csv.DictReader(file)]
     return found, json.loads(beside(path).read_text("utf-8"))

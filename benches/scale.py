@@ -6,7 +6,7 @@ from typing import Final
 SMALL: Final = 4 << 10
 """Size of the files of groups and folders."""
 
-_UNITS: Final = ((1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+_UNITS: Final = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class Scale:
     folders: tuple[Tree, ...]
     removals: tuple[Tree, ...]
     growth: tuple[Tree, ...]
+    openings: int
+    """How many snapshots make one sample."""
+    clones: tuple[Tree, ...]
+    cloned: Size
+    displaced: tuple[Tree, ...]
     patience: int
     """Folders of more files are not synced one by one."""
 
@@ -57,6 +62,10 @@ REAL: Final = Scale(
     folders=(Tree(10, 0, 15), Tree(2_000, 20, 5), Tree(100_000, 1_000, 3)),
     removals=(Tree(2_000, 20, 7), Tree(100_000, 1_000, 3), Tree(100_000, 0, 3)),
     growth=(Tree(1_000, 10, 2), Tree(10_000, 100, 2), Tree(100_000, 1_000, 2)),
+    openings=200,
+    clones=(Tree(20_000, 200, 3), Tree(20_000, 0, 3)),
+    cloned=Size(1 << 30, 1, 1, 3),
+    displaced=(Tree(10, 0, 9), Tree(1_000, 10, 9), Tree(100_000, 1_000, 3)),
     patience=2_000,
 )
 QUICK: Final = Scale(
@@ -66,5 +75,9 @@ QUICK: Final = Scale(
     folders=(Tree(10, 0, 1), Tree(40, 4, 1)),
     removals=(Tree(40, 4, 1), Tree(40, 0, 1)),
     growth=(Tree(10, 1, 1), Tree(20, 2, 1), Tree(40, 4, 1)),
+    openings=3,
+    clones=(Tree(20, 2, 1), Tree(20, 0, 1)),
+    cloned=Size(3 << 20, 1, 1, 1),
+    displaced=(Tree(10, 0, 1), Tree(40, 4, 1)),
     patience=40,
 )

@@ -1,85 +1,34 @@
 """What is timed: files, groups, folders, removals, memory and growth, each sample checked for what it has left."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Final
 
-from contestants import FILES, FOLDERS, GROUPS, REMOVALS, Durability, Home
+from contestants import FILES, FOLDERS, GROUPS, RECIPES, REMOVALS, Durability
 from figures import Row, rows
-from ground import Child, Samples, Wrong, in_turns, run, settle
-from scale import SMALL, Scale, Size, Tree
+from ground import Child, Samples, in_turns, run, settle
+from place import (
+    BARE,
+    BARE_LINKED,
+    BARE_ONE,
+    BARE_SYNCFS,
+    BARE_WALK,
+    FLUSHES,
+    JOURNALS,
+    PLAIN,
+    UNSYNCED,
+    Place,
+    check_file,
+    check_names,
+    check_tree,
+)
+from scale import SMALL, Size, Tree
 
 DURABILITIES: Final[tuple[Durability, ...]] = ("none", "file", "full")
-BARE: Final = "bare system calls"
-BARE_SYNCFS: Final = "bare, one syncfs"
-BARE_WALK: Final = "bare, fsync of each"
 PIECE: Final = 1 << 20
-LOOKED_AT: Final = 100
-"""How many files of a folder are read back; all are counted."""
 FEW: Final = 3
 """So many rounds need no other to warm up: their samples take seconds."""
-
-
-@dataclass
-class Place:
-    """Where a filesystem is measured, and by whom."""
-
-    filesystem: str
-    root: Path
-    scale: Scale
-    bare: Child
-    workers: Mapping[Home, Child]
-    """Those whose environments are there."""
-    start: Callable[[], AbstractContextManager[Child]]
-    """Starts a worker that has done nothing yet."""
-    _numbers: Iterator[int] = field(default_factory=count)
-
-    def new(self) -> Path:
-        """Makes an empty folder."""
-        path = self.root / str(next(self._numbers))
-        path.mkdir()
-        return path
-
-    def seed(self) -> int:
-        """Says which byte is written next, so that no old version passes for the new one."""
-        return next(self._numbers) % 255 + 1
-
-    def fill(self, path: Path | str, tree: Tree, seed: int) -> None:
-        """Fills a folder, for everybody by the same program."""
-        self.bare.ask("fill", path, tree.files, tree.folders, SMALL, seed)
-
-    def rows(
-        self, section: str, durability: str, case: object, samples: Samples, reference: str
-    ) -> Iterator[Row]:
-        """Yields the rows of a case."""
-        yield from rows((section, self.filesystem, durability, str(case)), samples, reference)
-
-
-def check_file(path: Path, size: int, seed: int) -> None:
-    """Reads back a file."""
-    if path.read_bytes() != bytes([seed]) * size:
-        raise Wrong(f"{path.name} is not what was published")
-
-
-def check_names(folder: Path, *names: str) -> None:
-    """Looks that nothing else has been left."""
-    if (found := sorted(os.listdir(folder))) != sorted(names):  # noqa: PTH208
-        raise Wrong(f"there are {found}")
-
-
-def check_tree(path: Path, tree: Tree, seed: int) -> None:
-    """Counts the files of a folder, and reads back some."""
-    found = [f"{below}/{name}" for below, _, names in os.walk(path) for name in names]
-    if len(found) != tree.files:
-        raise Wrong(f"there are {len(found)} files of {tree.files}")
-    for file in found[:: max(1, tree.files // LOOKED_AT)]:
-        check_file(Path(file), SMALL, seed)
-
 
 # --- Files ---
 
@@ -102,6 +51,13 @@ def file_case(
     path, repeats = folder / "file", size.unsynced if durability == "none" else size.synced
     piece = PIECE if pieces else max(1, size.bytes)
 
+    def flush(how: str) -> Samples:
+        settle(folder)
+        words = ("flush", how, folder / "flushed", size.bytes, repeats, place.seed())
+        took = place.bare.seconds(*words)
+        (folder / "flushed").unlink()
+        return {FLUSHES[how]: [took]}
+
     def sample(name: str, child: Child, *words: object) -> Samples:
         seed = place.seed()
         settle(folder)
@@ -113,12 +69,18 @@ def file_case(
 
     ways = {BARE: partial(sample, BARE, place.bare, "file", durability)}
     if pieces:
-        plain = "bare, in place, not atomic"
-        ways[plain] = partial(sample, plain, place.bare, "plain")
+        ways[PLAIN] = partial(sample, PLAIN, place.bare, "plain")
+    if durability == "full":
+        if place.filesystem in JOURNALS:
+            ways[BARE_ONE] = partial(sample, BARE_ONE, place.bare, "file", "one")
+        recipe = ("file", RECIPES["none"], "none")
+        ways[UNSYNCED] = partial(sample, UNSYNCED, place.workers["here"], *recipe)
     for way in FILES:
         if way.durability == durability and way.home in place.workers and way.pieces >= pieces:
             child = place.workers[way.home]
             ways[way.name] = partial(sample, way.name, child, "file", way.name, durability)
+    if durability != "none":
+        ways |= {name: partial(flush, how) for how, name in FLUSHES.items()}
     samples = in_turns(ways, size.rounds, warm_up=size.rounds > FEW)
     case = f"{size} in pieces" if pieces else size
     yield from place.rows("files", durability, case, samples, BARE)
@@ -151,7 +113,10 @@ def group_case(place: Place, durability: Durability, *, replaces: bool) -> Itera
 
     ways = {BARE: partial(sample, BARE, place.bare, "each", durability)}
     if durability == "full":
-        ways[BARE_SYNCFS] = partial(sample, BARE_SYNCFS, place.bare, "batch")
+        ways[BARE_SYNCFS] = partial(sample, BARE_SYNCFS, place.bare, "batch", "named")
+        if not replaces:
+            ways[BARE_LINKED] = partial(sample, BARE_LINKED, place.bare, "batch", "unnamed")
+        ways[FLUSHES["syncfs"]] = partial(flush_tree, place, group)
     for way in GROUPS:
         asked = way.durability == durability and (replaces or way.home == "here")
         if asked and way.home in place.workers:
@@ -160,7 +125,18 @@ def group_case(place: Place, durability: Durability, *, replaces: bool) -> Itera
     case = f"{group} {'replaced' if replaces else 'new'}"
     rounds = group.rounds if durability == "full" else 2 * group.rounds
     samples = in_turns(ways, rounds, warm_up=rounds > FEW)
-    yield from place.rows("groups", durability, case, samples, BARE)
+    floor = BARE_SYNCFS if durability == "full" else BARE
+    yield from place.rows("groups", durability, case, samples, floor)
+
+
+def flush_tree(place: Place, tree: Tree) -> Samples:
+    """Times the one call that writes new files to the disk."""
+    folder = place.new()
+    settle(folder)
+    place.fill(folder, tree, place.seed())
+    took = place.bare.seconds("syncfs", folder)
+    run("rm", "-rf", folder)
+    return {FLUSHES["syncfs"]: [took]}
 
 
 # --- Folders ---
@@ -236,6 +212,8 @@ def folder_case(place: Place, tree: Tree, durability: str, *, replaces: bool) ->
 
     who = publishers(place, durability, walks=tree.files <= place.scale.patience)
     ways = {name: partial(sample, name, do) for name, do in who.items()}
+    if durability == "full":
+        ways[FLUSHES["syncfs"]] = partial(flush_tree, place, tree)
     samples = in_turns(ways, tree.rounds, warm_up=tree.rounds > FEW)
     case = f"{tree} replaced" if replaces else f"{tree} new"
     yield from place.rows("folders", durability, case, samples, next(iter(who)))
@@ -296,13 +274,3 @@ def growth(place: Place) -> Iterator[Row]:
         samples = in_turns(ways, trees[0].rounds, warm_up=False)
         case = f"atomik.folder, {what}"
         yield from place.rows("growth", durability, case, samples, str(trees[0]))
-
-
-SECTIONS: Final[Mapping[str, Callable[[Place], Iterator[Row]]]] = {
-    "files": files,
-    "groups": groups,
-    "folders": folders,
-    "removals": removals,
-    "memory": memory,
-    "growth": growth,
-}

@@ -1,20 +1,43 @@
-"""The benchmark samples fairly, looks at what it times, and loses no figure. Nothing is timed here."""
+"""The benchmark samples fairly, looks at what it times, loses no figure, draws only a series; nothing is timed."""
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
-from aims import table
-from contestants import FILES, FOLDERS, GROUPS, Way, Write
-from figures import Book, read, rows
+import series
+from aims import AIMS, ALL, Aim
+from contestants import FILES, FOLDERS, GROUPS, REMOVALS, Way, Write
+from figures import Book, Row, beside, read, rows
 from ground import Child, Samples, Wrong, environment, in_turns, shown
+from machine import disturbed
+from page import BEGIN, END, NO_SERIES, section, written
+from place import (
+    BARE,
+    BARE_LINKED,
+    BARE_ONE,
+    BARE_SYNCFS,
+    BARE_WALK,
+    FLUSHES,
+    OPENED,
+    PLAIN,
+    UNSYNCED,
+    check_file,
+    check_names,
+    check_tree,
+)
+from repeat import append
 from scale import QUICK, REAL, SMALL, Size, Tree
-from sections import check_file, check_names, check_tree
+from series import APART, RUNS, SPAN, Refused, Run, complete, missing
 
 ROOT = Path(__file__).parents[2]
 BENCHES = ROOT / "benches"
+DOCS = ROOT / "docs"
 HERE = [way for way in FILES if way.home == "here"]
 
 
@@ -150,8 +173,238 @@ def test_what_is_wrong_is_seen(tmp_path: Path) -> None:
         check_tree(tmp_path, tree, ord("a"))
 
 
-def test_the_page_shows_the_figures_that_are_beside_it() -> None:
-    page = (ROOT / "docs" / "speed.md").read_text("utf-8")
-    figures, machine = read(ROOT / "docs" / "speed" / "speed.csv")
-    assert not machine["quick"]
-    assert "\n".join(table(figures)) in page
+# --- Series ---
+
+QUIET: dict[str, Any] = {
+    "commit": "1234567",
+    "processor": "a processor",
+    "cores": 2,
+    "memory": "8 GiB",
+    "kernel": "Linux 6.18",
+    "images": "ext4 rw",
+    "disk": "vda, write_cache write back",
+    "filesystems": {"ext4": "ext4 rw,relatime", "tmpfs": "tmpfs rw"},
+    "tools": ["mke2fs"],
+    "python": "Python 3.11.7",
+    "packages": ["atomik 0.1.0"],
+    "quick": False,
+    "part": False,
+    "load": {"start": [0.5, 0.5, 0.5], "end": [2.0, 1.0, 0.5]},
+    "stolen": 0.0,
+    "work": [0.001, 0.00125],
+    "flush": [0.0005, 0.001],
+    "disturbed": [],
+}
+FIRST = datetime(2026, 11, 30, 10, tzinfo=UTC)
+
+
+def one_run(number: int, *figures: Row, hours: float = 1, **about: Any) -> Run:
+    """The run of so many times as many hours after the first."""
+    began = FIRST + timedelta(hours=hours * number)
+    times = {"began": began.isoformat(), "ended": (began + timedelta(minutes=15)).isoformat()}
+    return Run(QUIET | times | about, figures)
+
+
+def case(where: tuple[str, str, str, str], **times: float) -> list[Row]:
+    """Rows of contestants, given by their medians; an underscore stands for a space."""
+    samples = {name.replace("_", " "): [time] for name, time in times.items()}
+    return list(rows(where, samples, next(iter(samples))))
+
+
+def five(ratios: list[float]) -> list[Run]:
+    """A series in which something took so many times as long as its rival."""
+    where = ("files", "ext4", "none", "4 KiB")
+    return [
+        one_run(number, *case(where, rival=0.5, ours=ratio / 2))
+        for number, ratio in enumerate(ratios)
+    ]
+
+
+RATIOS = [1.25, 1.0, 1.5, 1.125, 1.25]
+
+
+def test_five_quiet_runs_spread_over_hours_are_a_series(tmp_path: Path) -> None:
+    path, runs = tmp_path / "1234567" / "series.csv", five(RATIOS)
+    for number, run in enumerate(runs):
+        assert missing(runs[:number])[0] == f"{RUNS} runs must count, and {number} of {number} do"
+        with pytest.raises(
+            Refused, match=r"series\.csv is no series yet; `make bench` goes on with it"
+        ):
+            complete(path)
+        append(path, run)
+        assert series.read(path) == runs[: number + 1]
+    assert complete(path) == runs
+    assert sorted(os.listdir(path.parent)) == ["series.csv", "series.json"]
+
+
+def test_a_run_whose_appending_was_cut_is_no_run(tmp_path: Path) -> None:
+    path, runs = tmp_path / "series.csv", five(RATIOS)
+    append(path, runs[0])
+    described = beside(path).read_bytes()
+    append(path, runs[1])
+    beside(path).write_bytes(described)
+    assert series.read(path) == runs[:1]
+    append(path, runs[2])
+    assert series.read(path) == [runs[0], runs[2]]
+
+
+def test_runs_of_one_morning_are_no_series() -> None:
+    assert timedelta(hours=0.6) > APART
+    runs = [one_run(number, hours=0.6) for number in range(RUNS)]
+    assert missing(runs) == ["the runs must span 3 h 00 min, and span 2 h 24 min"]
+    longer = [
+        one_run(number, hours=SPAN.total_seconds() / 3600 / (RUNS - 1)) for number in range(RUNS)
+    ]
+    assert missing(longer) == []
+
+
+def test_runs_that_follow_each_other_at_once_count_as_one() -> None:
+    runs = [one_run(number, hours=0.25) for number in range(4)]
+    assert missing(runs) == [
+        "5 runs must count, and 2 of 4 do",
+        *(
+            f"the run of {run.about['began']} does not count: it began less than 30 min after the one before it"
+            for run in (runs[1], runs[3])
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("about", "why"),
+    [
+        ({"disturbed": ["load at its start: 9.00, at most 1.00"]}, "load at its start: 9.00, at most 1.00"),
+        ({"quick": True}, "it is a try for development"),
+        ({"part": True}, "it is a try for development"),
+        ({"commit": "7654321", "kernel": "Linux 6.1"}, "another commit, kernel than in the last run"),
+    ],
+)  # fmt: skip
+def test_a_run_that_differs_is_kept_and_does_not_count(about: dict[str, Any], why: str) -> None:
+    runs = [one_run(number, **(about if number == 2 else {})) for number in range(RUNS)]
+    assert missing(runs) == [
+        "5 runs must count, and 4 of 5 do",
+        f"the run of {runs[2].about['began']} does not count: {why}",
+    ]
+    assert missing([*runs, one_run(5)]) == []
+
+
+@pytest.mark.parametrize(
+    ("about", "why"),
+    [
+        ({}, []),
+        ({"load": {"start": [1.1, 0, 0], "end": [0, 0, 0]}}, ["load at its start: 1.10, at most 1.00"]),
+        ({"load": {"start": [0, 9, 9], "end": [3.1, 0, 0]}}, ["load at its end: 3.10, at most 3.00"]),
+        ({"stolen": 0.03}, ["share of time that the hypervisor gave to others: 0.03, at most 0.02"]),
+        ({"work": [2, 3]}, ["the longest control of the processor, in shortest: 1.50, at most 1.30"]),
+        ({"flush": [1, 4]}, ["the longest control flush, in shortest: 4.00, at most 3.00"]),
+        ({"commit": "1234567+"}, ["what is measured differs from its last commit"]),
+    ],
+)  # fmt: skip
+def test_a_busy_machine_is_seen(about: dict[str, Any], why: list[str]) -> None:
+    assert disturbed(QUIET | about) == why
+
+
+def test_an_aim_is_met_if_all_runs_have_met_it() -> None:
+    aim = Aim("a", "b", ("files", "none", "4 KiB"), "ours", ("rival",), {"ext4": 1.5})
+    assert aim.wanted() == "ext4 ≤ 1.5"
+    assert aim.cell("ext4", five(RATIOS)) == "1.00 to 1.50 met"
+    assert aim.cell("ext4", five([*RATIOS[:4], 1.51])) == "1.00 to 1.51 missed"
+    assert aim.cell("ext4", five([1.25] * RUNS)) == "1.25 met"
+    assert replace(aim, limits={}).cell("ext4", five(RATIOS)) == "1.00 to 1.50"
+    assert aim.cell("xfs", five(RATIOS)) == ""
+    assert replace(aim, others=("nobody",)).cell("ext4", five(RATIOS)) == ""
+    faster = replace(aim, ours="rival", others=("ours",), faster=True, filesystems=("ext4",))
+    assert faster.wanted() == "≥ 1.5"
+    assert faster.cell("ext4", five(RATIOS)) == "1.0 to 1.5 missed"
+    assert faster.cell("ext4", five([1.5, 2, 3, 4, 5])) == "1.5 to 5.0 met"
+
+
+def test_an_aim_compares_with_whoever_was_fastest_in_the_same_run() -> None:
+    aim = Aim("a", "b", ("files", "none", "4 KiB"), "ours", ("x", "y"))
+    where = ("files", "ext4", "none", "4 KiB")
+    runs = [one_run(0, *case(where, ours=4, x=2, y=4)), one_run(1, *case(where, ours=4, x=4, y=1))]
+    assert aim.cell("ext4", runs) == "2.00 to 4.00"
+
+
+def test_every_aim_is_of_something_that_is_measured() -> None:
+    sizes = {str(size) for size in (*REAL.sizes, REAL.large)} | {f"{REAL.large} in pieces"}
+    kinds = ("new", "replaced")
+    removed = {str(tree) if tree.folders else f"{tree} flat" for tree in REAL.removals}
+    cloned = {f"{what}, copied and removed" for what in (*REAL.clones, f"one file, {REAL.cloned}")}
+    known = {
+        "files": (sizes, {way.name for way in FILES}),
+        "groups": ({f"{REAL.group} {kind}" for kind in kinds}, {way.name for way in GROUPS}),
+        "folders": ({f"{tree} {kind}" for tree in REAL.folders for kind in kinds}, {way.name for way in FOLDERS}),
+        "removals": (removed, {way.name for way in REMOVALS}),
+        "growth": ({"atomik.folder, each file"}, {str(tree) for tree in REAL.growth}),
+        "snapshots": ({"opened and closed"}, {"atomik.snapshot"}),
+        "clones": (cloned, {"update"}),
+        "commits": ({f"over {tree}" for tree in REAL.displaced}, {"inline", "background"}),
+    }  # fmt: skip
+    rivals = {BARE, BARE_LINKED, BARE_ONE, BARE_SYNCFS, BARE_WALK, OPENED, PLAIN, UNSYNCED, "cp -a"}
+    for aim in AIMS:
+        name, _, what = aim.where
+        cases, contestants = known[name]
+        assert set(aim.limits) <= set(aim.filesystems) <= set(ALL), aim
+        assert what in cases, aim
+        assert aim.ours in contestants, aim
+        assert set(aim.others) <= contestants | rivals | set(FLUSHES.values()), aim
+
+
+def test_the_page_is_written_from_a_series() -> None:
+    where, flush = ("files", "ext4", "full", "4 KiB"), FLUSHES["fdatasync"]
+
+    def figures(time: float) -> Iterator[Row]:
+        return rows(where, {UNSYNCED: [1e-5], flush: [5e-4], "atomik.file": [time]}, flush)
+
+    times = (6e-4, 7e-4, 8e-4, 7e-4, 6e-4)
+    runs = [one_run(number, *figures(time)) for number, time in enumerate(times)]
+    before = f"# Speed\n\n{BEGIN}\n{NO_SERIES}\n{END}\n\nMore.\n"
+    after = written(before, runs)
+    assert written(after, runs) == after
+    assert "| 4 KiB overwritten, `fdatasync` | 500.00 µs |  |  |\n" in after
+    assert (
+        "| `file` 4 KiB, `full` | `open`, `write`, `os.replace`, nothing synced |  | 60.00 to 80.00 |  |  |  |\n"
+        in after
+    )
+    assert (
+        "5 runs from 2026-11-30T10:00:00+00:00 to 2026-11-30T14:15:00+00:00, commit 1234567"
+        in after
+    )
+    assert "- ext4: `ext4 rw,relatime`\n" in after
+    assert after.startswith("# Speed\n\n")
+    assert after.endswith(f"{END}\n\nMore.\n")
+    assert NO_SERIES not in after
+    assert written(after, []) == before
+
+
+def test_nobody_draws_or_quotes_less_than_a_series(tmp_path: Path) -> None:
+    path, page, folder = tmp_path / "series.csv", tmp_path / "speed.md", tmp_path / "pictures"
+    page.write_text(f"{BEGIN}\n{NO_SERIES}\n{END}\n", "utf-8")
+    importable = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def run(program: str, to: Path) -> subprocess.CompletedProcess[str]:
+        command: list[str | Path] = [sys.executable, BENCHES / program, path, to]
+        return subprocess.run(command, capture_output=True, text=True, env=importable)
+
+    runs = five(RATIOS)
+    for number, one in enumerate(runs):
+        if number in (0, RUNS - 1):
+            for refused in (run("page.py", page), run("picture.py", folder)):
+                assert refused.returncode == 1
+                assert f"5 runs must count, and {number} of {number} do" in refused.stderr
+        append(path, one)
+    assert not folder.exists()
+    assert NO_SERIES in page.read_text("utf-8")
+    assert run("page.py", page).returncode == 0
+    assert "\n".join(section(runs)) in page.read_text("utf-8")
+
+
+def test_the_page_shows_the_series_that_is_beside_it() -> None:
+    path = DOCS / "speed" / "series.csv"
+    runs = complete(path) if path.exists() else []
+    page = (DOCS / "speed.md").read_text("utf-8")
+    assert written(page, runs) == page
+    # Without a series there is no picture, here or in the README.
+    pictures = sorted((DOCS / "speed").glob("*.svg"))
+    assert bool(pictures) == bool(runs)
+    assert runs or "speed/" not in (ROOT / "README.md").read_text("utf-8")
