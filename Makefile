@@ -91,20 +91,20 @@ $(BENCH)/.installed: requirements-bench.txt | $(TOOLS)
 BENCH_ARGS ?=
 BENCH_RUNS ?=
 BENCH_PAUSE ?= 60
+BENCH_PATH := PYTHONPATH=tests/python
 BENCH_WITH := --bare target/release/examples/bare --peers $(BENCH) --first $(PEERS)
-bench: export PYTHONPATH := tests/python
 .PHONY: bench
-bench: $(INSTALLED) $(BENCH)/.installed $(PEERS)/.installed ## compare with system calls and other libraries, as root, in five runs an hour apart; BENCH_ARGS=--quick tries
+bench: $(INSTALLED) $(BENCH)/.installed $(PEERS)/.installed ## compare with system calls and other libraries, as root, for hours; BENCH_ARGS=--quick tries in a minute
 	cargo build --release --locked --quiet --example bare --target-dir target
 ifneq ($(BENCH_ARGS),)
-	$(BIN)/python benches/compare.py $(BENCH_WITH) --csv target/speed/try.csv $(BENCH_ARGS)
-	$(BIN)/python benches/page.py --development target/speed/try.csv
+	$(BENCH_PATH) $(BIN)/python benches/compare.py $(BENCH_WITH) --csv target/speed/try.csv $(BENCH_ARGS)
+	$(BENCH_PATH) $(BIN)/python benches/page.py --development target/speed/try.csv
 else
 	mkdir -p docs/speed
-	$(BIN)/python benches/repeat.py target/speed docs/speed $(if $(BENCH_RUNS),--runs $(BENCH_RUNS)) --pause $(BENCH_PAUSE) \
-		-- $(BENCH_WITH)
-	$(BENCH)/bin/python benches/picture.py docs/speed/series.csv docs/speed
-	$(BIN)/python benches/page.py docs/speed/series.csv docs/speed.md
+	$(BENCH_PATH) $(BIN)/python benches/repeat.py target/speed docs/speed \
+		$(if $(BENCH_RUNS),--runs $(BENCH_RUNS)) --pause $(BENCH_PAUSE) -- $(BENCH_WITH)
+	$(BENCH_PATH) $(BENCH)/bin/python benches/picture.py docs/speed/series.csv docs/speed
+	$(BENCH_PATH) $(BIN)/python benches/page.py docs/speed/series.csv docs/speed.md
 endif
 
 .PHONY: bench-rust

@@ -106,6 +106,12 @@ def colour(contestant: str) -> str:
     return BARE if contestant.startswith("bare") else OTHERS
 
 
+def short(time: float) -> str:
+    """Says a time in three digits, which a narrow panel has room for."""
+    number, unit = shown(time).split()
+    return f"{float(number):.3g} {unit}"
+
+
 def panel(axes: Axes, found: Mapping[str, Bar], contestants: Sequence[str]) -> None:
     """Draws the bars of one case on one filesystem; the reference says its time, too."""
     for place, contestant in enumerate(contestants):
@@ -115,12 +121,12 @@ def panel(axes: Axes, found: Mapping[str, Bar], contestants: Sequence[str]) -> N
             axes.barh(place, lowest, height=0.7, color=colour(contestant), linewidth=0)
             said = between(bar.ratios, "{:.2f}".format) + (" →" if max(bar.ratios) > FAR else "")
             if contestant == bar.reference:
-                said = f"1 = {between(bar.times, lambda time: shown(time).strip())}"
+                said = f"1 = {between(bar.times, short)}"
             beside = (max(highest, 1), place)
             axes.annotate(said, beside, (3, 0), textcoords="offset points", va="center", fontsize=7)
     axes.axvline(1, color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
     furthest = max((min(max(bar.ratios), FAR) for bar in found.values()), default=1)
-    axes.set_xlim(0, max(1.2, furthest) * 1.6)
+    axes.set_xlim(0, max(1.2, furthest) * 1.85)
     axes.set_ylim(len(contestants) - 0.4, -0.6)
     axes.set_xticks([])
 
