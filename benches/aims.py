@@ -1,4 +1,4 @@
-"""What the library wants to reach, each aim beside the floor or the rival that it names, and what a series reached."""
+"""The aims of the library: ratios to a floor or to a rival, and whether the runs of a series meet them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ ALL: Final = ("ext4", "xfs", "btrfs", "tmpfs")
 DISKS: Final = ALL[:3]
 RECIPE: Final = "open, os.replace"
 SAME: Final = ("os.replace, 2 fsync", "durablewrite", "atomicwrites")
-"""Who syncs file and folder, as "full" does."""
+"""The contestants that sync file and folder, as "full" does."""
 MANAGERS: Final = ("safer", "first atomik")
 NOT_SYNCED: Final = ("durablewrite", *MANAGERS)
 
@@ -34,7 +34,7 @@ Case = Mapping[str, Row]
 
 @dataclass(frozen=True)
 class Aim:
-    """A line of the table: what one contestant takes, as a multiple of what the fastest of others takes."""
+    """A line of the table: the time of one contestant, as a multiple of the time of the fastest of its rivals."""
 
     work: str
     against: str
@@ -42,13 +42,13 @@ class Aim:
     ours: str
     others: tuple[str, ...]
     limits: Mapping[str, float] = field(default_factory=dict)
-    """At most so much is wanted, by filesystem."""
+    """The highest ratio that meets the aim, by filesystem."""
     filesystems: tuple[str, ...] = ALL
     faster: bool = False
-    """How many times as long the others take is told instead, and wanted to be at least so much."""
+    """The ratio is turned round: the rivals take so many times as long, and the aim is met from the limit on."""
 
     def ratio(self, case: Case) -> float | None:
-        """Compares two medians of one run, if the run has both."""
+        """Divides two medians of one run; none if the run lacks one of them."""
         others = [case[name].median for name in self.others if name in case]
         if self.ours not in case or not others:
             return None
@@ -56,7 +56,7 @@ class Aim:
         return 1 / ratio if self.faster else ratio
 
     def wanted(self) -> str:
-        """Says the limits."""
+        """Returns the limits, in words."""
         sign = "≥" if self.faster else "≤"
         by_limit: dict[float, list[str]] = {}
         for filesystem, limit in self.limits.items():
@@ -68,7 +68,7 @@ class Aim:
         return "; ".join(f"{of}{sign} {limit:g}" for of, limit in names)
 
     def cell(self, filesystem: str, runs: Sequence[Run]) -> str:
-        """Says the lowest and the highest ratio of the runs, and whether all of them have met the aim."""
+        """Returns the lowest and the highest ratio of the runs, and whether all of them meet the aim."""
         found = [self.ratio(case) for run in runs if (case := rows_of(run, filesystem, self.where))]
         ratios = [ratio for ratio in found if ratio is not None]
         if filesystem not in self.filesystems or not ratios:
@@ -91,7 +91,7 @@ def rows_of(run: Run, filesystem: str, where: Where) -> Case:
 
 
 def on(filesystems: Sequence[str], limit: float) -> dict[str, float]:
-    """Wants the same of some filesystems."""
+    """Sets one limit for several filesystems."""
     return dict.fromkeys(filesystems, limit)
 
 

@@ -1,6 +1,6 @@
 //! The bare system calls that the library is compared with: the least that each durability takes.
 //!
-//! Lives as long as its standard input, so that nobody pays for its start. Reads lines of words between tabs, answers each
+//! Lives as long as its standard input, so that no sample pays for its start. Reads lines of words between tabs, answers each
 //! by `ok` and nanoseconds, or by `error` and what went wrong. What is written is one byte, the seed, again and again.
 //!
 //! ```text

@@ -1,9 +1,9 @@
 """Compares atomik with the bare system calls, with what people write by hand, and with other libraries: one run.
 
-Everybody takes turns within one run, at equal durability (contestants.py says who promises what), and what was
-published is read back. Run as root with PYTHONPATH=tests/python; `make bench` does, with all environments. Prints
-medians, and ratios to the median of the bare system calls, or of what a case names in their place. One run is no
-ground for a claim: repeat.py makes a series of them.
+All contestants take turns within one run, at equal durability (contestants.py has the promise of each), and the files
+that they publish are read back. Needs root and PYTHONPATH=tests/python; `make bench` gives it all environments. Prints
+medians, and ratios to the median of the bare system calls, or of the contestant that a case names in their place.
+One run supports no claim: repeat.py makes a series of runs.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def worker(home: Home, options: argparse.Namespace) -> Child:
 
 
 def versions(workers: dict[Home, Child]) -> tuple[str, list[str]]:
-    """Says which Python runs, and which versions of the libraries."""
+    """Returns which Python runs, and which versions of the libraries."""
     asked = {home: child.ask("versions", *LIBRARIES[home]) for home, child in workers.items()}
     packages = [version for answer in asked.values() for version in answer[1:]]
     if "first" in asked:
@@ -62,7 +62,7 @@ def versions(workers: dict[Home, Child]) -> tuple[str, list[str]]:
 
 
 def now() -> str:
-    """Says the time, to the second."""
+    """Returns the time, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
@@ -73,7 +73,7 @@ def measure(
     control: machine.Control,
     about: dict[str, Any],
 ) -> Iterator[Row]:
-    """Yields what was asked for as soon as it is known, and describes the filesystems in `about`."""
+    """Yields each row as soon as it is measured, and describes the filesystems in `about`."""
     for filesystem in options.filesystem or FILESYSTEMS:
         with mounted(filesystem, options.images, SIZE) as root:
             about["filesystems"][filesystem] = machine.mount(root)
@@ -86,13 +86,13 @@ def measure(
                 partial(worker, "here", options),
             )
             for section in options.section or SECTIONS:
-                control.look()
+                control.sample()
                 yield from SECTIONS[section](place)
-    control.look()
+    control.sample()
 
 
 def line(row: Row) -> str:
-    """Says one row in a table."""
+    """Returns one row in a table."""
     if row.unit == "B":
         return f"  {row.contestant:28} {row.median / (1 << 10):9,.0f} KiB"
     times = f"{shown(row.median):>12} {shown(row.lowest):>12}"
@@ -100,7 +100,7 @@ def line(row: Row) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    """Reads what is asked for."""
+    """Reads the arguments."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny, in seconds: does it run?")
     parser.add_argument("--section", action="append", choices=list(SECTIONS), help="default: all")

@@ -1,4 +1,4 @@
-"""Who is compared: each library as its own documentation calls it, under what it promises and no more.
+"""The contestants: each library called as its own documentation says, beside those that make the same promise.
 
 How much is synced, by whatever name its authors give it:
 
@@ -237,7 +237,7 @@ def folder_by_hand(path: str, replaces: bool, durability: Durability) -> Iterato
 
 
 def sync_file(path: str) -> None:
-    """Syncs a file that others have written."""
+    """Syncs a file that another process has written."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)

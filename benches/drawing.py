@@ -69,7 +69,7 @@ STYLE: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Bar:
-    """What the runs say of one contestant in one case on one filesystem."""
+    """The figures of one contestant in one case on one filesystem, from all runs."""
 
     case: str
     filesystem: str
@@ -87,11 +87,11 @@ def bars(picture: Picture, runs: Sequence[Run]) -> list[Bar]:
         for row in run.rows:
             shows = (row.section, row.durability) == (picture.section, picture.durability)
             if shows and row.contestant not in FLUSHES.values():
-                who = (row.case, row.filesystem, row.contestant, row.reference)
-                ratios, times = found.setdefault(who, ([], []))
+                place = (row.case, row.filesystem, row.contestant, row.reference)
+                ratios, times = found.setdefault(place, ([], []))
                 ratios.append(row.ratio)
                 times.append(row.median)
-    return [Bar(*who, tuple(ratios), tuple(times)) for who, (ratios, times) in found.items()]
+    return [Bar(*place, tuple(ratios), tuple(times)) for place, (ratios, times) in found.items()]
 
 
 def unique(words: Sequence[str]) -> list[str]:
@@ -100,14 +100,14 @@ def unique(words: Sequence[str]) -> list[str]:
 
 
 def colour(contestant: str) -> str:
-    """Tells this library from the others, and what is measured against from both."""
+    """Returns a colour for this library, one for the bare calls and one for all others."""
     if contestant.startswith("atomik"):
         return OURS
     return BARE if contestant.startswith("bare") else OTHERS
 
 
 def short(time: float) -> str:
-    """Says a time in three digits, which a narrow panel has room for."""
+    """Returns a time in three digits, which a narrow panel has room for."""
     number, unit = shown(time).split()
     return f"{float(number):.3g} {unit}"
 
@@ -178,7 +178,7 @@ def draw(picture: Picture, rows: Sequence[Bar], runs: Sequence[Run]) -> Figure:
 
 
 def described(runs: Sequence[Run]) -> str:
-    """Says in one line what the figures belong to."""
+    """Returns in one line what the figures belong to."""
     machine = runs[-1].about
     return "; ".join(
         (

@@ -73,7 +73,7 @@ class Book:
 
 
 def beside(path: Path) -> Path:
-    """Says where the machine of a CSV file is described."""
+    """Returns where the machine of a CSV file is described."""
     return path.with_suffix(".json")
 
 

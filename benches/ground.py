@@ -1,6 +1,6 @@
-"""The ground that the benchmarks stand on: filesystems, samples in turn, and children that are told what to do.
+"""What all benchmarks use: filesystems, samples in turn, and child processes that time calls.
 
-Filesystems are sparse images, mounted where nobody else sees them; that takes root and PYTHONPATH=tests/python.
+Filesystems are sparse images in a mount namespace of their own; that takes root and PYTHONPATH=tests/python.
 """
 
 import os
@@ -26,8 +26,8 @@ SECONDS: Final = 600
 Samples = dict[str, list[float]]
 
 
-class Wrong(Exception):  # noqa: N818 - it says what is so
-    """Somebody has not done what was timed; the message says who and what."""
+class Wrong(Exception):  # noqa: N818 - no error of the program
+    """A contestant has not done what was timed; the message names both."""
 
 
 def run(*command: str | Path) -> None:
@@ -36,7 +36,7 @@ def run(*command: str | Path) -> None:
 
 
 def enter_private_mounts() -> None:
-    """Gives this process, and all that it starts, mounts that nobody else sees."""
+    """Gives this process and its children a mount namespace of their own."""
     kernel.enter_private_mount_namespace()
     run("mount", "--make-rprivate", "/")
 
@@ -65,7 +65,7 @@ def mounted(name: str, images: Path, size: int) -> Generator[Path, None, None]:
 
 
 def settle(path: Path) -> None:
-    """Writes back what others have left to write, so that every sample begins alike."""
+    """Writes back what earlier samples have left in memory, so that every sample begins alike."""
     run("sync", "-f", path)
 
 
@@ -91,7 +91,7 @@ def in_turns(
 
 
 def shown(seconds: float) -> str:
-    """Says a time in the unit that suits it."""
+    """Returns a time in the unit that suits it."""
     unit, size = next((u for u in (("s ", 1.0), ("ms", 1e-3)) if seconds >= u[1]), ("µs", 1e-6))
     return f"{seconds / size:.2f} {unit}"
 

@@ -1,4 +1,4 @@
-"""What the figures of a run belong to, and whether anything disturbed it."""
+"""The machine of a run, and what disturbed the run."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ ROOT: Final = Path(__file__).parents[1]
 MEASURED: Final = (
     "src", "python", "benches", "Cargo.toml", "Cargo.lock", "requirements-bench.txt", "requirements-peers.txt",
 )  # fmt: skip
-"""What the figures depend on: the runs of a series have the same of it."""
+"""The paths on which the figures depend: they are the same for all runs of a series."""
 TOOLS: Final = (("mkfs.ext4", "-V"), ("mkfs.xfs", "-V"), ("mkfs.btrfs", "--version"))
 
 LOAD_BEFORE: Final = 0.5
@@ -23,7 +23,7 @@ LOAD_AFTER: Final = 1.5
 """Load of one minute for each core. What is measured makes some load by itself: up to two threads, beside those of the
 kernel for the images."""
 STOLEN: Final = 0.02
-"""Share of the processors' time that the hypervisor gave to others."""
+"""Share of the processors' time that the hypervisor gave to other machines."""
 WORK: Final = 1.3
 FLUSH: Final = 3.0
 """How many times as long as the shortest the longest control may take. Two programs that share a core are at 2; the
@@ -35,7 +35,7 @@ _PAGE: Final = 4 << 10
 
 
 def first_line(*command: str) -> str:
-    """Says what a program prints first, wherever."""
+    """Returns what a program prints first, wherever."""
     ran = subprocess.run(
         command, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -50,20 +50,20 @@ def field(path: str, name: str) -> str:
 
 def commit() -> str:
     """Names the last commit that changed what is measured; a `+` says that something has changed since."""
-    # Root, who benchmarks, need not own the clone.
+    # The benchmark runs as root, and another user may own the clone.
     git = ("git", "-c", "safe.directory=*", "-C", str(ROOT))
     changed = first_line(*git, "status", "--porcelain", "--", *MEASURED)
     return first_line(*git, "log", "-1", "--format=%h", "--", *MEASURED) + ("+" if changed else "")
 
 
 def mount(path: Path) -> str:
-    """Says type and options of the filesystem of a path."""
+    """Returns type and options of the filesystem of a path."""
     said = first_line("findmnt", "-no", "FSTYPE,OPTIONS", "-T", str(path))
     return " ".join(said.split())
 
 
 def disk(path: Path) -> str:
-    """Says what the kernel knows of the disk below a path: whether it has a cache to flush, and its scheduler."""
+    """Describes the disk below a path as the kernel does: whether it has a cache to flush, and its scheduler."""
     number = path.stat().st_dev
     device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
     queue = next((at / "queue" for at in (device, device.parent) if (at / "queue").is_dir()), None)
@@ -98,7 +98,7 @@ class Control:
         self._work: list[float] = []
         self._flush: list[float] = []
 
-    def look(self) -> None:
+    def sample(self) -> None:
         """Takes one sample of each."""
         self._work.append(median(elapsed(_work) for _ in range(_TRIES)))
         settle(self._folder)
@@ -106,7 +106,7 @@ class Control:
         self._flush.append(self._bare.seconds(*words))
 
     def found(self) -> dict[str, Any]:
-        """Says what the run has seen of others."""
+        """Returns the load, the time that was stolen, and the shortest and the longest controls."""
         then, now = self._times, _processor_times()
         passed = sum(now) - sum(then)
         return {
@@ -128,12 +128,12 @@ def _processor_times() -> list[int]:
 
 
 def disturbed(about: Mapping[str, Any]) -> list[str]:
-    """Says why a run does not count; nothing if it does."""
+    """Returns the reasons for which a run does not count."""
     cores, load = about["cores"], about["load"]
     limits: Sequence[tuple[str, float, float]] = (
         ("load at its start", load["start"][0], LOAD_BEFORE * cores),
         ("load at its end", load["end"][0], LOAD_AFTER * cores),
-        ("share of time that the hypervisor gave to others", about["stolen"], STOLEN),
+        ("share of time that the hypervisor gave to other machines", about["stolen"], STOLEN),
         ("the longest control of the processor, in shortest", _spread(about["work"]), WORK),
         ("the longest control flush, in shortest", _spread(about["flush"]), FLUSH),
     )

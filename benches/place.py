@@ -1,4 +1,4 @@
-"""Where a filesystem is measured, by whom, by which names, and whether each has done what was timed."""
+"""A filesystem that is measured: the names in its cases, the processes that work there, checks of what they did."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ BARE_ONE: Final = "bare, one flush"
 PLAIN: Final = "bare, in place, not atomic"
 UNSYNCED: Final = "open, os.replace, no sync"
 FLUSHES: Final = {how: f"{how} alone" for how in ("fdatasync", "fsync", "syncfs")}
-"""What a synced case tells of the disk, in the same turns: these calls by themselves, for as many bytes."""
+"""The disk's share of a synced case: these calls by themselves, in the same turns and for as many bytes."""
 OPENED: Final = "open, flock, close"
 JOURNALS: Final = ("ext4", "xfs")
 """Where one flush is enough (docs/syncing.md)."""
@@ -31,14 +31,14 @@ LOOKED_AT: Final = 100
 
 @dataclass
 class Place:
-    """Where a filesystem is measured, and by whom."""
+    """A mounted filesystem, and the processes that are timed there."""
 
     filesystem: str
     root: Path
     scale: Scale
     bare: Child
     workers: Mapping[Home, Child]
-    """Those whose environments are there."""
+    """One for each environment that is installed."""
     start: Callable[[], AbstractContextManager[Child]]
     """Starts a worker that has done nothing yet."""
     _numbers: Iterator[int] = field(default_factory=count)
@@ -50,11 +50,11 @@ class Place:
         return path
 
     def seed(self) -> int:
-        """Says which byte is written next, so that no old version passes for the new one."""
+        """Returns which byte is written next, so that no old version passes for the new one."""
         return next(self._numbers) % 255 + 1
 
     def fill(self, path: Path | str, tree: Tree, seed: int) -> None:
-        """Fills a folder, for everybody by the same program."""
+        """Fills a folder, by the same program for all contestants."""
         self.bare.ask("fill", path, tree.files, tree.folders, SMALL, seed)
 
     def rows(
@@ -71,7 +71,7 @@ def check_file(path: Path, size: int, seed: int) -> None:
 
 
 def check_names(folder: Path, *names: str) -> None:
-    """Looks that nothing else has been left."""
+    """Checks that nothing else has been left."""
     if (found := sorted(os.listdir(folder))) != sorted(names):  # noqa: PTH208
         raise Wrong(f"there are {found}")
 

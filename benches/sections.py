@@ -181,7 +181,7 @@ def publish(place: Place, tree: Tree, do: Publisher, *, replaces: bool = False) 
 
 
 def publishers(place: Place, durability: str, *, walks: bool = True) -> dict[str, Publisher]:
-    """Names who publishes folders; those who sync each file may be left out."""
+    """Returns the ways to publish folders; the ways that sync each file may be left out."""
     bare = {BARE: "none"} if durability == "none" else {BARE_SYNCFS: "syncfs", BARE_WALK: "walk"}
     found: dict[str, Publisher] = {}
     for name, how in bare.items():
@@ -210,13 +210,13 @@ def folder_case(place: Place, tree: Tree, durability: str, *, replaces: bool) ->
     def sample(name: str, do: Publisher) -> Samples:
         return {name: [publish(place, tree, do, replaces=replaces)]}
 
-    who = publishers(place, durability, walks=tree.files <= place.scale.patience)
-    ways = {name: partial(sample, name, do) for name, do in who.items()}
+    found = publishers(place, durability, walks=tree.files <= place.scale.patience)
+    ways = {name: partial(sample, name, do) for name, do in found.items()}
     if durability == "full":
         ways[FLUSHES["syncfs"]] = partial(flush_tree, place, tree)
     samples = in_turns(ways, tree.rounds, warm_up=tree.rounds > FEW)
     case = f"{tree} replaced" if replaces else f"{tree} new"
-    yield from place.rows("folders", durability, case, samples, next(iter(who)))
+    yield from place.rows("folders", durability, case, samples, next(iter(found)))
 
 
 # --- Removals ---

@@ -26,7 +26,7 @@ SAME: Final = (
 """What the runs of a series have in common."""
 
 
-class Refused(Exception):  # noqa: N818 - it says what is so
+class Refused(Exception):  # noqa: N818 - no error of the program
     """The runs are too few, or too near to each other; the message says what is missing."""
 
 
@@ -86,13 +86,13 @@ def judged(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
 
 
 def minutes(span: timedelta) -> str:
-    """Says a span of time."""
+    """Returns a span of time."""
     whole = int(span.total_seconds() // 60)
     return f"{whole // 60} h {whole % 60:02} min" if whole >= 60 else f"{whole} min"  # noqa: PLR2004
 
 
 def missing(runs: Sequence[Run]) -> list[str]:
-    """Says what a series lacks; nothing if it is complete."""
+    """Returns what a series lacks; nothing if it is complete."""
     counted = [run for run, why in judged(runs) if not why]
     found = []
     if len(counted) < RUNS:
@@ -115,6 +115,6 @@ def complete(path: Path) -> list[Run]:
 
 
 def between(values: Sequence[float], say: Callable[[float], str]) -> str:
-    """Says the lowest and the highest of some values."""
+    """Returns the lowest and the highest of some values."""
     ends = list(dict.fromkeys((say(min(values)), say(max(values)))))
     return " to ".join(ends)

@@ -98,7 +98,7 @@ def memory() -> tuple[int, int]:
 
 
 def versions(*names: str) -> Iterator[str]:
-    """Says what is installed, Python first."""
+    """Returns what is installed, Python first."""
     yield f"Python {platform.python_version()}"
     for name in names:
         yield f"{name} {version(name)}"
@@ -117,12 +117,12 @@ COMMANDS: Final[dict[str, Callable[..., Any]]] = {
 
 
 def main() -> int:
-    """Answers until nobody asks."""
+    """Answers until its standard input ends."""
     for line in sys.stdin:
         command, *words = line.rstrip("\n").split("\t")
         try:
             answer = COMMANDS[command](*words)
-        except Exception as error:  # noqa: BLE001 - whoever asked decides
+        except Exception as error:  # noqa: BLE001 - it is the answer
             print("error", f"{type(error).__name__}: {error}".replace("\n", " "), sep="\t")
         else:
             print("ok", *(answer if isinstance(answer, tuple) else (answer,)), sep="\t")

@@ -1,5 +1,6 @@
 """The benchmark samples fairly, looks at what it times, loses no figure, draws only a series; nothing is timed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import repeat
 import series
 from aims import AIMS, ALL, Aim
 from contestants import FILES, FOLDERS, GROUPS, REMOVALS, Way, Write
@@ -84,7 +86,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     assert read(tmp_path / "new" / "speed.csv")[1] == {"cores": 2, "packages": ["atomik 1"]}
 
 
-def test_the_columns_begin_with_where_and_who(tmp_path: Path) -> None:
+def test_the_columns_begin_with_the_place_and_the_contestant(tmp_path: Path) -> None:
     Book(tmp_path / "speed.csv", {})
     assert (
         (tmp_path / "speed.csv")
@@ -293,7 +295,7 @@ def test_a_run_that_differs_is_kept_and_does_not_count(about: dict[str, Any], wh
         ({}, []),
         ({"load": {"start": [1.1, 0, 0], "end": [0, 0, 0]}}, ["load at its start: 1.10, at most 1.00"]),
         ({"load": {"start": [0, 9, 9], "end": [3.1, 0, 0]}}, ["load at its end: 3.10, at most 3.00"]),
-        ({"stolen": 0.03}, ["share of time that the hypervisor gave to others: 0.03, at most 0.02"]),
+        ({"stolen": 0.03}, ["share of time that the hypervisor gave to other machines: 0.03, at most 0.02"]),
         ({"work": [2, 3]}, ["the longest control of the processor, in shortest: 1.50, at most 1.30"]),
         ({"flush": [1, 4]}, ["the longest control flush, in shortest: 4.00, at most 3.00"]),
         ({"commit": "1234567+"}, ["what is measured differs from its last commit"]),
@@ -318,7 +320,7 @@ def test_an_aim_is_met_if_all_runs_have_met_it() -> None:
     assert faster.cell("ext4", five([1.5, 2, 3, 4, 5])) == "1.5 to 5.0 met"
 
 
-def test_an_aim_compares_with_whoever_was_fastest_in_the_same_run() -> None:
+def test_an_aim_compares_with_the_fastest_rival_of_the_same_run() -> None:
     aim = Aim("a", "b", ("files", "none", "4 KiB"), "ours", ("x", "y"))
     where = ("files", "ext4", "none", "4 KiB")
     runs = [one_run(0, *case(where, ours=4, x=2, y=4)), one_run(1, *case(where, ours=4, x=4, y=1))]
@@ -377,7 +379,7 @@ def test_the_page_is_written_from_a_series() -> None:
     assert written(after, []) == before
 
 
-def test_nobody_draws_or_quotes_less_than_a_series(tmp_path: Path) -> None:
+def test_less_than_a_series_is_neither_drawn_nor_quoted(tmp_path: Path) -> None:
     path, page, folder = tmp_path / "series.csv", tmp_path / "speed.md", tmp_path / "pictures"
     page.write_text(f"{BEGIN}\n{NO_SERIES}\n{END}\n", "utf-8")
     importable = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -408,3 +410,65 @@ def test_the_page_shows_the_series_that_is_beside_it() -> None:
     pictures = sorted((DOCS / "speed").glob("*.svg"))
     assert bool(pictures) == bool(runs)
     assert runs or "speed/" not in (ROOT / "README.md").read_text("utf-8")
+
+
+# Takes the place of compare.py: each run begins an hour after the one before it, in the past.
+FAKE_COMPARE = """
+import json, sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from figures import Book, rows
+
+book, facts = Path(sys.argv[sys.argv.index("--csv") + 1]), json.loads(Path(sys.argv[1]).read_text())
+began = datetime.fromisoformat(facts["next"])
+about = facts["about"] | {"began": str(began), "ended": str(began + timedelta(minutes=15))}
+for row in rows(("files", "ext4", "none", "4 KiB"), {"rival": [1.0], "ours": [1.5]}, "rival"):
+    Book(book, about).add(row)
+Path(sys.argv[1]).write_text(json.dumps(facts | {"next": str(began + timedelta(hours=1))}))
+"""
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Calls what `make bench BENCH_RUNS=1` calls; the facts are those of the run, where they differ."""
+    compare, facts = tmp_path / "compare.py", tmp_path / "facts.json"
+    compare.write_text(FAKE_COMPARE)
+    following = {"next": str(FIRST - timedelta(days=1))}
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.setattr(repeat, "COMPARE", compare)
+    monkeypatch.setattr("machine.commit", lambda: QUIET["commit"])
+    to = [str(tmp_path / "runs"), str(tmp_path / "docs")]
+    monkeypatch.setattr("sys.argv", ["repeat.py", *to, "--runs=1", "--pause=0", "--", str(facts)])
+
+    def call(**about: Any) -> int:
+        known = json.loads(facts.read_text()) if facts.exists() else following
+        facts.write_text(json.dumps(known | {"about": QUIET | about}))
+        return repeat.main()
+
+    return call
+
+
+def test_a_series_goes_on_where_it_was_left(tmp_path: Path, bench: Callable[..., int]) -> None:
+    busy = ["load at its start: 9.00, at most 1.00"]
+    assert [bench(), bench(), bench(disturbed=busy), bench(), bench()] == [1] * 5
+    assert os.listdir(tmp_path / "docs") == []
+    assert bench() == 0
+    assert sorted(os.listdir(tmp_path / "docs")) == ["series.csv", "series.json"]
+    runs = series.read(tmp_path / "docs" / "series.csv")
+    assert [run.about["disturbed"] for run in runs] == [[], [], busy, [], [], []]
+    assert len(complete(tmp_path / "docs" / "series.csv")) == RUNS
+    # Nothing is missing, so nothing is run.
+    assert bench() == 0
+    assert series.read(tmp_path / "docs" / "series.csv") == runs
+
+
+def test_a_run_of_another_commit_is_left_out(
+    tmp_path: Path, bench: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench(commit="7654321") == 1
+    assert series.read(tmp_path / "runs" / QUIET["commit"] / "series.csv") == []
+    monkeypatch.setattr("machine.commit", lambda: QUIET["commit"] + "+")
+    (tmp_path / "facts.json").unlink()
+    assert bench() == 1
+    assert os.listdir(tmp_path / "runs") == [QUIET["commit"]]
