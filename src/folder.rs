@@ -704,7 +704,7 @@ impl Options<Entry> {
     /// What becomes of what a tool leaves beside the path (default: nothing is published, and the error names it).
     ///
     /// Publishing it does not go with [`update`](Options::update), [`backup`](Options::backup) and
-    /// [`tmp_dir`](Options::tmp_dir), as a [`Group`](crate::Group) does not.
+    /// [`tmp_dir`](Options::tmp_dir), as a [`Group`] does not.
     pub fn siblings(mut self, siblings: Siblings) -> Self {
         self.settings.siblings = siblings;
         self

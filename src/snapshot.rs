@@ -29,7 +29,7 @@ const EAGER: u32 = 100;
 /// such a lock ([`LockReach`](crate::LockReach)) removes it at once. The end of the process frees the pin.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`] where folders cannot be locked; `ENOTDIR` for a file, which is
+/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where folders cannot be locked; `ENOTDIR` for a file, which is
 /// its own snapshot once it is open.
 ///
 /// # Platform notes
