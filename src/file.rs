@@ -328,12 +328,6 @@ impl File {
         self.staged.as_mut().expect(OPEN)
     }
 
-    /// Does it belong to the parent of this process?
-    #[cfg(feature = "python")]
-    pub(crate) fn is_foreign(&self) -> bool {
-        self.generation != sys::fork_generation()
-    }
-
     /// Where staging has a name, its path; an unnamed file has none.
     #[cfg(feature = "python")]
     pub(crate) fn staging(&self) -> Option<std::path::PathBuf> {

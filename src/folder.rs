@@ -547,12 +547,6 @@ macro_rules! guard {
                 &self.0.destination.path
             }
 
-            /// Does it belong to the parent of this process?
-            #[cfg(feature = "python")]
-            pub(crate) fn is_foreign(&self) -> bool {
-                self.0.is_foreign()
-            }
-
             /// Syncs, publishes, syncs the folder and removes what was displaced.
             pub fn commit(self) -> Result<Committed> {
                 self.commit_with(&mut checkpoint::go_on)

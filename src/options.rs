@@ -74,15 +74,6 @@ impl Settings {
         let alone = self.start != Start::Empty || self.backup.is_some() || self.tmp_dir.is_some();
         self.siblings == Siblings::Publish && alone
     }
-
-    /// With what only versions in a slot can be asked for.
-    #[cfg(feature = "python")]
-    pub(crate) fn updating(mut self, update: bool, cleanup: Cleanup) -> Self {
-        self.start = if update { Start::Present } else { Start::Empty };
-        self.overwrite |= update;
-        self.cleanup = cleanup;
-        self
-    }
 }
 
 /// Options for a [`File`](crate::File), a [`Folder`](crate::Folder) or an [`Entry`](crate::Entry).

@@ -84,12 +84,6 @@ impl Snapshot {
         self.close_with(&mut checkpoint::go_on);
     }
 
-    /// Does it belong to the parent of this process?
-    #[cfg(feature = "python")]
-    pub(crate) fn is_foreign(&self) -> bool {
-        self.generation != sys::fork_generation()
-    }
-
     pub(crate) fn close_with(mut self, checkpoint: Checkpoint) {
         self.release(checkpoint);
     }

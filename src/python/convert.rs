@@ -10,9 +10,8 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
 
-use super::imported;
+use super::interrupt::Detached;
 use crate::error::{Error, ErrorKind};
-use crate::options::{Cleanup, Durability, Settings, Siblings, Start};
 use crate::{Committed, sys};
 
 /// A path: `str`, `bytes` or `os.PathLike`, and the object for errors to name.
@@ -29,7 +28,7 @@ impl<'a, 'py> FromPyObject<'a, 'py> for PathArg {
         let object = if value.is_instance_of::<PyString>() || value.is_instance_of::<PyBytes>() {
             value.to_owned()
         } else {
-            imported(value.py(), &FSPATH, "os", "fspath")?.call1((value,))?
+            FSPATH.import(value.py(), "os", "fspath")?.call1((value,))?
         };
         let path = match object.cast::<PyBytes>() {
             Ok(bytes) => OsString::from_vec(bytes.as_bytes().to_vec()),
@@ -42,111 +41,12 @@ impl<'a, 'py> FromPyObject<'a, 'py> for PathArg {
     }
 }
 
-/// `durability=` as the words of the contract.
-pub(super) struct DurabilityArg(pub(super) Durability);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for DurabilityArg {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        match value.cast::<PyString>()?.to_str()? {
-            "full" => Ok(Self(Durability::Full)),
-            "ordered" => Ok(Self(Durability::Ordered)),
-            "none" => Ok(Self(Durability::None)),
-            other => {
-                Err(PyValueError::new_err(format!("durability must be 'full', 'ordered' or 'none', not '{other}'")))
-            }
-        }
-    }
-}
-
-/// `permissions=`: permission bits, 0 to 0o7777.
-pub(super) struct Permissions(u32);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Permissions {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        match value.extract::<i64>()? {
-            bits @ 0..=0o7777 => Ok(Self(u32::try_from(bits).unwrap_or_default())),
-            other => Err(PyValueError::new_err(format!("permissions must be 0 to 0o7777, not {other:#o}"))),
-        }
-    }
-}
-
 /// `dir_fd=` and the folder arguments of `renameat2`: an open folder's descriptor.
 pub(super) fn folder_fd(fd: Option<i32>) -> BorrowedFd<'static> {
     match fd {
         None | Some(libc::AT_FDCWD) => sys::CWD,
         Some(fd) => sys::borrow(fd),
     }
-}
-
-/// `cleanup=` as the words of the contract.
-#[derive(Clone, Copy)]
-pub(super) struct CleanupArg(pub(super) Cleanup);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for CleanupArg {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        match value.cast::<PyString>()?.to_str()? {
-            "inline" => Ok(Self(Cleanup::Inline)),
-            "background" => Ok(Self(Cleanup::Background)),
-            other => Err(PyValueError::new_err(format!("cleanup must be 'inline' or 'background', not '{other}'"))),
-        }
-    }
-}
-
-/// `siblings=` as the words of the contract.
-#[derive(Clone, Copy)]
-pub(super) struct SiblingsArg(pub(super) Siblings);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for SiblingsArg {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        match value.cast::<PyString>()?.to_str()? {
-            "refuse" => Ok(Self(Siblings::Refuse)),
-            "publish" => Ok(Self(Siblings::Publish)),
-            "discard" => Ok(Self(Siblings::Discard)),
-            other => {
-                Err(PyValueError::new_err(format!("siblings must be 'refuse', 'publish' or 'discard', not '{other}'")))
-            }
-        }
-    }
-}
-
-/// The options that `file`, `folder`, `path` and `write_*` share.
-pub(super) fn settings(
-    overwrite: bool,
-    DurabilityArg(durability): DurabilityArg,
-    permissions: Option<Permissions>,
-    preserve: bool,
-    follow_symlinks: bool,
-    tmp_dir: Option<PathArg>,
-    backup: Option<PathArg>,
-) -> Settings {
-    Settings {
-        overwrite,
-        durability,
-        single_flush: true,
-        permissions: permissions.map(|bits| bits.0),
-        preserve,
-        follow_symlinks,
-        tmp_dir: tmp_dir.map(|folder| folder.path),
-        start: Start::Empty,
-        append: false,
-        backup: backup.map(|name| name.path),
-        cleanup: Cleanup::Inline,
-        siblings: Siblings::Refuse,
-    }
-}
-
-/// A path as Python's `pathlib.Path`.
-pub(super) fn pathlib<'py>(py: Python<'py>, path: &Path) -> PyResult<Bound<'py, PyAny>> {
-    static PATH: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    imported(py, &PATH, "pathlib", "Path")?.call1((path.as_os_str(),))
 }
 
 /// Calls `atomik.errors.NAME`.
@@ -208,10 +108,22 @@ pub(super) fn warn(py: Python<'_>, leftover: &Error) -> PyResult<()> {
     PyErr::warn(py, &category, &message, 1)
 }
 
-/// What a commit answers to Python: nothing, or a warning.
-pub(super) fn finished(py: Python<'_>, outcome: crate::Result<Committed>, given: &[&PathArg]) -> PyResult<()> {
-    match outcome {
+/// What a commit without the GIL answers to Python, and whether it has published. A leftover is only warned of.
+pub(super) fn committed(
+    py: Python<'_>,
+    (outcome, raised): Detached<crate::Result<Committed>>,
+    given: &[&PathArg],
+) -> (bool, PyResult<()>) {
+    let published = outcome.as_ref().map_or_else(Error::committed, |_| true);
+    let answer = raised.and_then(|()| match outcome {
         Ok(committed) => committed.leftover().map_or(Ok(()), |leftover| warn(py, leftover)),
         Err(failure) => Err(error(py, &failure, given)),
-    }
+    });
+    (published, answer)
+}
+
+/// What a rollback without the GIL answers to Python.
+pub(super) fn rolled_back(py: Python<'_>, (outcome, raised): Detached<crate::Result<()>>) -> PyResult<()> {
+    raised?;
+    outcome.or_else(|leftover| warn(py, &leftover))
 }

@@ -1,283 +1,60 @@
 //! `file` and the guard `File`.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use pyo3::PyTraverseError;
 use pyo3::exceptions::PyValueError;
-use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyType};
 
-use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, pathlib, settings};
-use super::group::{Membership, Shared};
-use super::imported;
-use super::interrupt::detached;
-use super::state::{self, State, foreign};
-use crate::options::{Options, Settings, Start};
-use crate::sys;
+use super::convert::PathArg;
+use super::draft::{Request, draft};
+use super::guard::Guard;
+use super::members::Members;
+use super::options::{ALONE, Given, MEMBER, TEXT};
+use super::streams::Layers;
+use crate::checkpoint::Checkpoint;
+use crate::options::Start;
 
-/// A new version of a file: what `atomik.file` returns.
-///
-/// A context manager, also for `async with` in asyncio and trio (then entering and committing run in a thread), whose
-/// body gets a standard `io` object. The body's normal end commits, an exception rolls back.
-///
-/// Attributes:
-///     destination: The path that was asked for.
-///     staging: Where the new version is built; None while not entered, and for an unnamed file.
-///     committed: True once the new version has been published.
-///
-/// Example:
-///     >>> guard = atomik.file("log.txt")
-///     >>> with guard as f:
-///     ...     _ = f.write("done")
-///     >>> guard.committed
-///     True
-#[pyclass(frozen, module = "atomik")]
-pub(super) struct File {
-    path: PathArg,
-    open: Py<PyDict>,
-    mode: String,
-    dir_fd: Option<i32>,
-    settings: Settings,
-    /// The group that it is to be published with.
-    group: Option<Arc<Shared>>,
-    state: State<Staged>,
-}
-
-struct Staged {
-    guard: crate::File,
-    membership: Option<Membership>,
-    /// What the body got. It does not own the descriptor: closing it in the body is fine.
-    io: Py<PyAny>,
-    /// The innermost layer: once it is closed, nothing reaches the descriptor's number any more.
-    raw: Py<PyAny>,
-}
-
-impl Staged {
-    /// Closes what the body got; an error of the last flush is the body's.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let flushed = self.io.call_method0(py, "close").map(drop);
-        self.raw.call_method0(py, "close")?;
-        flushed
-    }
-
-    /// Closes it with nothing written: what is still buffered goes to `/dev/null`, so that it neither
-    /// fails on a full disk nor, in a forked child, reaches the parent's staging.
-    fn discard(&self, py: Python<'_>) -> PyResult<()> {
-        sys::blind(self.guard.as_fd())?;
-        match self.close(py) {
-            // The body has detached a layer of it; the descriptor is blind, and raw is closed.
-            Err(error) if error.is_instance_of::<PyValueError>(py) => Ok(()),
-            other => other,
-        }
-    }
-}
-
-impl File {
-    pub(super) fn in_group(mut self, group: &Arc<Shared>) -> Self {
-        self.group = Some(Arc::clone(group));
-        self
-    }
-
-    fn stage(&self, py: Python<'_>) -> PyResult<Staged> {
-        static OPEN: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-        let at = folder_fd(self.dir_fd);
-        let options = Options::<crate::File>::from_settings(self.settings.clone());
-        let (guard, raised) = detached(py, |checkpoint| options.create_with(at, &self.path.path, checkpoint));
-        raised?;
-        let guard = guard.map_err(|error| convert::error(py, &error, &[&self.path]))?;
-        let enter = |group| Membership::enter(py, group, guard.place(), &self.path);
-        let membership = self.group.as_ref().map(enter).transpose()?;
-        let fd = guard.as_fd().as_raw_fd();
-        let io = imported(py, &OPEN, "io", "open")?.call((fd, &self.mode), Some(self.open.bind(py)))?;
-        let mut raw = io.clone();
-        for layer in ["buffer", "raw"] {
-            if let Some(inner) = raw.getattr_opt(layer)? {
-                raw = inner;
-            }
-        }
-        raw.setattr("name", self.path.object.bind(py))?;
-        Ok(Staged { guard, membership, io: io.unbind(), raw: raw.unbind() })
-    }
-
-    fn finish(&self, py: Python<'_>, staged: Staged) -> PyResult<()> {
-        if staged.guard.is_foreign() {
-            self.state.ended(false);
-            staged.discard(py)?;
-            return Err(foreign());
-        }
-        if let Err(error) = staged.close(py) {
-            self.state.ended(false);
-            // The buffer's last bytes did not fit: the error names no file of its own.
-            let value = error.value(py);
-            if value.getattr_opt("filename")?.is_some_and(|name| name.is_none()) {
-                value.setattr("filename", self.path.object.bind(py))?;
-            }
-            let (_, raised) = detached(py, |_| staged.guard.rollback());
-            return raised.and(Err(error));
-        }
-        let guard = staged.guard;
-        if let Some(membership) = staged.membership {
-            self.state.ended(false);
-            return membership.add(py, &self.path, |group| group.add_file(guard));
-        }
-        let (outcome, raised) = detached(py, |checkpoint| guard.commit_with(checkpoint));
-        let committed = outcome.as_ref().map_or_else(crate::Error::committed, |_| true);
-        self.state.ended(committed);
-        raised?;
-        convert::finished(py, outcome, &[&self.path])
-    }
-
-    fn discard(&self, py: Python<'_>, staged: Staged) -> PyResult<()> {
-        self.state.ended(false);
-        staged.discard(py)?;
-        if staged.guard.is_foreign() {
-            return Ok(());
-        }
-        let (outcome, raised) = detached(py, |_| staged.guard.rollback());
-        raised?;
-        outcome.or_else(|leftover| convert::warn(py, &leftover))
-    }
-}
-
-#[pymethods]
-impl File {
-    fn __enter__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        self.state.start()?;
-        match self.stage(py) {
-            Ok(staged) => {
-                let io = staged.io.clone_ref(py);
-                self.state.opened(staged);
-                Ok(io)
-            }
-            Err(error) => {
-                self.state.ended(false);
-                Err(error)
-            }
-        }
-    }
-
-    #[pyo3(signature = (*exc))]
-    fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<bool> {
-        let failed = exc.iter().next().is_some_and(|class| !class.is_none());
-        match self.state.take_at_exit()? {
-            Some(staged) if failed => self.discard(py, staged)?,
-            Some(staged) => self.finish(py, staged)?,
-            // commit() or rollback() was called in the body.
-            None => {}
-        }
-        Ok(false)
-    }
-
-    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.get().state.awaited();
-        slf.py().import("atomik._async")?.call_method1("enter", (slf,))
-    }
-
-    #[pyo3(signature = (*exc))]
-    fn __aexit__<'py>(slf: &Bound<'py, Self>, exc: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        slf.py().import("atomik._async")?.call_method1("leave", (slf, exc))
-    }
-
+draft! {
+    /// A new version of a file: what `atomik.file` returns.
+    ///
+    /// A context manager, also for `async with` in asyncio and trio (then entering and committing run in a thread), whose
+    /// body gets a standard `io` object. The body's normal end commits, an exception rolls back.
+    ///
+    /// Attributes:
+    ///     destination: The path that was asked for.
+    ///     staging: Where the new version is built; None while not entered, and for an unnamed file.
+    ///     committed: True once the new version has been published.
+    ///
+    /// Example:
+    ///     >>> guard = atomik.file("log.txt")
+    ///     >>> with guard as f:
+    ///     ...     _ = f.write("done")
+    ///     >>> guard.committed
+    ///     True
+    File, add_file;
     /// Closes the body's file and publishes the new version now; the end of the body then does nothing.
-    ///
-    /// Raises:
-    ///     RuntimeError: The guard is not open, or belongs to a parent process.
-    ///     OSError: The commit failed; nothing was published unless the error's `committed` is true.
-    fn commit(&self, py: Python<'_>) -> PyResult<()> {
-        self.finish(py, self.state.take_open()?)
-    }
+    commit;
+    {
+        fn staging(&self) -> Option<PathBuf> {
+            self.staging()
+        }
 
-    /// Discards the new version now; the end of the body then does nothing.
-    ///
-    /// Raises:
-    ///     RuntimeError: The guard is not open, or belongs to a parent process.
-    fn rollback(&self, py: Python<'_>) -> PyResult<()> {
-        let staged = self.state.take_open()?;
-        let foreigner = staged.guard.is_foreign();
-        self.discard(py, staged)?;
-        if foreigner { Err(foreign()) } else { Ok(()) }
-    }
+        fn fd(&self) -> Option<BorrowedFd<'_>> {
+            Some(self.as_fd())
+        }
 
-    #[getter]
-    fn destination<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        pathlib(py, &self.path.path)
-    }
-
-    #[getter]
-    fn staging<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let path = self.state.look(|staged| staged.guard.staging()).flatten();
-        path.map(|path| pathlib(py, &path)).transpose()
-    }
-
-    #[getter]
-    fn committed(&self) -> bool {
-        self.state.is_committed()
-    }
-
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        state::repr(py, "File", &self.path, self.state.word())
-    }
-
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.path.object)?;
-        let visited = self.state.try_look(|staged| visit.call(&staged.io).and_then(|()| visit.call(&staged.raw)));
-        visited.unwrap_or(Ok(()))
-    }
-
-    fn __clear__(&self) {
-        self.abandon();
+        fn rollback(self, _: Checkpoint) -> crate::Result<()> {
+            self.rollback()
+        }
     }
 
     #[classmethod]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         cls.py().import("types")?.getattr("GenericAlias")?.call1((cls, item))
     }
-}
-
-impl File {
-    /// The end of a guard that nobody ended: a generator never finished, a reference cycle.
-    fn abandon(&self) {
-        if let Some(staged) = self.state.take() {
-            if !staged.guard.is_foreign() {
-                state::warn_of_drop("File", Some(&self.path), true);
-            }
-            Python::attach(|py| {
-                state::aside(py, || {
-                    if let Err(error) = staged.discard(py) {
-                        error.write_unraisable(py, None);
-                    }
-                });
-            });
-            self.state.ended(false);
-        }
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        if self.state.is_forgotten() {
-            state::warn_of_drop("File", Some(&self.path), false);
-        }
-        self.abandon();
-    }
-}
-
-/// `open`'s modes that write.
-fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
-    let count = |wanted: &str| mode.chars().filter(|c| wanted.contains(*c)).count();
-    if mode.chars().any(|c| !"rwaxbt+".contains(c)) || count("bt") > 1 || count("+") > 1 || count("rwax") != 1 {
-        return Err(PyValueError::new_err(format!("invalid mode: '{mode}'")));
-    }
-    if count("r") > 0 && count("+") == 0 {
-        return Err(PyValueError::new_err(format!("mode '{mode}' only reads: use open, or 'r+' for a new version")));
-    }
-    if count("x") > 0 && overwrite {
-        return Err(PyValueError::new_err("mode 'x' creates a new file: it does not go with overwrite=True"));
-    }
-    Ok(())
 }
 
 /// Opens a new version of a file, which appears at `path` in one step when the body ends well.
@@ -320,40 +97,33 @@ fn mode(mode: &str, overwrite: bool) -> PyResult<()> {
 ///     >>> with atomik.file("result.json", overwrite=True) as f:
 ///     ...     _ = f.write("{}")
 #[pyfunction]
-#[pyo3(signature = (path, mode="w", overwrite=false, tmp_dir=None, *, durability=DurabilityArg(crate::Durability::Full), encoding=None, errors=None, newline=None, buffering=-1, permissions=None, preserve=true, follow_symlinks=false, backup=None, dir_fd=None),
+#[pyo3(signature = (path, mode="w", overwrite=false, tmp_dir=None, **options),
        text_signature = "(path, mode='w', overwrite=False, tmp_dir=None, *, durability='full', encoding=None, errors=None, newline=None, buffering=-1, permissions=None, preserve=True, follow_symlinks=False, backup=None, dir_fd=None)")]
-#[expect(clippy::too_many_arguments, reason = "the contract's options")]
 pub(super) fn file(
     py: Python<'_>,
     path: PathArg,
     mode: &str,
     overwrite: bool,
     tmp_dir: Option<PathArg>,
-    durability: DurabilityArg,
-    encoding: Option<&str>,
-    errors: Option<&str>,
-    newline: Option<&str>,
-    buffering: i32,
-    permissions: Option<Permissions>,
-    preserve: bool,
-    follow_symlinks: bool,
-    backup: Option<PathArg>,
-    dir_fd: Option<i32>,
+    options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<File> {
-    self::mode(mode, overwrite)?;
-    for (name, given) in [("encoding", encoding), ("errors", errors), ("newline", newline)] {
-        if mode.contains('b') && given.is_some() {
-            return Err(PyValueError::new_err(format!("binary mode doesn't take the argument '{name}'")));
-        }
-    }
-    let open = PyDict::new(py);
-    // A new file is no terminal: with open's own default it is not asked for that.
-    open.set_item("buffering", if buffering == -1 { 8192 } else { buffering })?;
-    open.set_item("encoding", encoding)?;
-    open.set_item("errors", errors)?;
-    open.set_item("newline", newline)?;
-    open.set_item("closefd", false)?;
-    let mut settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
+    let given = Given::read("file", options, &[MEMBER, ALONE, TEXT, &["buffering"]])?;
+    guard(py, path, mode, Given { overwrite, tmp_dir, ..given }, None)
+}
+
+/// The guard of a file, alone or in a group.
+pub(super) fn guard(
+    py: Python<'_>,
+    path: PathArg,
+    mode: &str,
+    given: Given,
+    group: Option<&Arc<Guard<Members>>>,
+) -> PyResult<File> {
+    check_mode(mode, given.overwrite)?;
+    let layers = layers(py, mode, &given)?;
+    let mut request = Request::new(path, given, group)?;
+    request.layers = Some(layers);
+    let settings = &mut request.options.settings;
     settings.start = match mode {
         _ if mode.contains('a') => Start::Present,
         _ if mode.contains('r') => Start::Existing,
@@ -361,6 +131,35 @@ pub(super) fn file(
     };
     settings.overwrite |= settings.start != Start::Empty;
     settings.append = mode.contains('a');
-    let state = State::new();
-    Ok(File { path, open: open.unbind(), mode: mode.into(), dir_fd, settings, group: None, state })
+    Ok(File(Guard::new(request)))
+}
+
+/// `open`'s modes that write.
+fn check_mode(mode: &str, overwrite: bool) -> PyResult<()> {
+    let count = |wanted: &str| mode.chars().filter(|c| wanted.contains(*c)).count();
+    if mode.chars().any(|c| !"rwaxbt+".contains(c)) || count("bt") > 1 || count("+") > 1 || count("rwax") != 1 {
+        return Err(PyValueError::new_err(format!("invalid mode: '{mode}'")));
+    }
+    if count("r") > 0 && count("+") == 0 {
+        return Err(PyValueError::new_err(format!("mode '{mode}' only reads: use open, or 'r+' for a new version")));
+    }
+    if count("x") > 0 && overwrite {
+        return Err(PyValueError::new_err("mode 'x' creates a new file: it does not go with overwrite=True"));
+    }
+    Ok(())
+}
+
+/// The arguments of `io.open`.
+fn layers(py: Python<'_>, mode: &str, given: &Given) -> PyResult<Layers> {
+    let options = PyDict::new(py);
+    // A new file is no terminal: with open's own default it is not asked for that.
+    options.set_item("buffering", if given.buffering == -1 { 8192 } else { given.buffering })?;
+    options.set_item("closefd", false)?;
+    for (name, value) in [("encoding", &given.encoding), ("errors", &given.errors), ("newline", &given.newline)] {
+        if mode.contains('b') && value.is_some() {
+            return Err(PyValueError::new_err(format!("binary mode doesn't take the argument '{name}'")));
+        }
+        options.set_item(name, value)?;
+    }
+    Ok(Layers { mode: mode.into(), options: options.unbind() })
 }

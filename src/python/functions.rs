@@ -2,8 +2,10 @@
 
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use super::convert::{self, PathArg, folder_fd};
+use super::options::Given;
 use crate::error::answer;
 use crate::{rename as core, sys};
 
@@ -30,19 +32,12 @@ use crate::{rename as core, sys};
 /// Example:
 ///     >>> atomik.rename("draft.txt", "final.txt")
 #[pyfunction]
-#[pyo3(signature = (src, dst, *, overwrite=false, whiteout=false, src_dir_fd=None, dst_dir_fd=None))]
-#[expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
-pub(super) fn rename(
-    py: Python<'_>,
-    src: PathArg,
-    dst: PathArg,
-    overwrite: bool,
-    whiteout: bool,
-    src_dir_fd: Option<i32>,
-    dst_dir_fd: Option<i32>,
-) -> PyResult<()> {
-    let (from, to) = (folder_fd(src_dir_fd), folder_fd(dst_dir_fd));
-    py.detach(|| core::rename_at(from, &src.path, to, &dst.path, overwrite, whiteout))
+#[pyo3(signature = (src, dst, **options),
+       text_signature = "(src, dst, *, overwrite=False, whiteout=False, src_dir_fd=None, dst_dir_fd=None)")]
+pub(super) fn rename(py: Python<'_>, src: PathArg, dst: PathArg, options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
+    let given = Given::read("rename", options, &[&["overwrite", "whiteout", "src_dir_fd", "dst_dir_fd"]])?;
+    let (from, to) = (folder_fd(given.src_dir_fd), folder_fd(given.dst_dir_fd));
+    py.detach(|| core::rename_at(from, &src.path, to, &dst.path, given.overwrite, given.whiteout))
         .map_err(|error| convert::error(py, &error, &[&src, &dst]))
 }
 
@@ -67,7 +62,6 @@ pub(super) fn rename(
 ///     >>> atomik.exchange("live", "next")
 #[pyfunction]
 #[pyo3(signature = (a, b, *, a_dir_fd=None, b_dir_fd=None))]
-#[expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
 pub(super) fn exchange(
     py: Python<'_>,
     a: PathArg,

@@ -1,14 +1,15 @@
 //! `sweep` and `probe`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyDict, PyTuple};
 
-use super::convert::{self, PathArg, pathlib};
+use super::convert::{self, PathArg};
 use super::interrupt::detached;
+use super::options::Given;
 use crate::{Durability, LockReach, Sweep};
 
 /// What a killed process has left, as `atomik.sweep` found it.
@@ -30,8 +31,8 @@ pub(super) struct Orphan(crate::Orphan);
 #[pymethods]
 impl Orphan {
     #[getter]
-    fn path<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        pathlib(py, self.0.path())
+    fn path(&self) -> &Path {
+        self.0.path()
     }
 
     #[getter]
@@ -87,55 +88,6 @@ pub(super) fn restore_orphan(path: PathBuf, bytes: u64, files: u64, age: (u64, u
     Orphan(crate::Orphan::restored(path, bytes, files, Duration::new(age.0, age.1), removed))
 }
 
-/// Makes a `Probe` again that was pickled.
-#[pyfunction]
-#[pyo3(name = "_probe")]
-pub(super) fn restore_probe(
-    filesystem: String,
-    mount_id: u64,
-    can: [bool; 11],
-    lock_reach: &str,
-    durability: &str,
-) -> PyResult<Probe> {
-    let [
-        unnamed_files,
-        noreplace,
-        exchange,
-        reflink,
-        directory_locks,
-        hard_links,
-        modes_kept,
-        owners_kept,
-        xattrs,
-        syncfs,
-        single_flush,
-    ] = can;
-    let unknown = |word: &str| PyValueError::new_err(format!("no such word: '{word}'"));
-    Ok(Probe(crate::Probe {
-        filesystem,
-        mount_id,
-        unnamed_files,
-        noreplace,
-        exchange,
-        reflink,
-        directory_locks,
-        lock_reach: LockReach::from_words(lock_reach).ok_or_else(|| unknown(lock_reach))?,
-        hard_links,
-        modes_kept,
-        owners_kept,
-        xattrs,
-        syncfs,
-        single_flush,
-        durability: match durability {
-            "full" => Some(Durability::Full),
-            "ordered" => Some(Durability::Ordered),
-            "none" => Some(Durability::None),
-            "unknown" => None,
-            other => return Err(unknown(other)),
-        },
-    }))
-}
-
 /// Removes what killed processes have left in a folder.
 ///
 /// The next writer to a destination does so by itself for that destination; this is for folders to
@@ -163,17 +115,12 @@ pub(super) fn restore_probe(
 ///     >>> for orphan in atomik.sweep(".", dry_run=True):
 ///     ...     print(orphan.path, orphan.bytes)
 #[pyfunction]
-#[pyo3(signature = (directory, *, recursive=false, dry_run=false, older_than=None))]
-#[expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
-pub(super) fn sweep(
-    py: Python<'_>,
-    directory: PathArg,
-    recursive: bool,
-    dry_run: bool,
-    older_than: Option<f64>,
-) -> PyResult<Vec<Orphan>> {
-    let mut sweep = Sweep::new().recursive(recursive).dry_run(dry_run);
-    if let Some(seconds) = older_than {
+#[pyo3(signature = (directory, **options),
+       text_signature = "(directory, *, recursive=False, dry_run=False, older_than=None)")]
+pub(super) fn sweep(py: Python<'_>, directory: PathArg, options: Option<&Bound<'_, PyDict>>) -> PyResult<Vec<Orphan>> {
+    let given = Given::read("sweep", options, &[&["recursive", "dry_run", "older_than"]])?;
+    let mut sweep = Sweep::new().recursive(given.recursive).dry_run(given.dry_run);
+    if let Some(seconds) = given.older_than {
         let age = std::time::Duration::try_from_secs_f64(seconds)
             .map_err(|_| PyValueError::new_err(format!("older_than must be a number of seconds, not {seconds}")))?;
         sweep = sweep.older_than(age);
@@ -215,110 +162,81 @@ pub(super) fn sweep(
 #[derive(PartialEq)]
 pub(super) struct Probe(crate::Probe);
 
-#[pymethods]
-impl Probe {
-    #[getter]
-    fn filesystem(&self) -> &str {
-        &self.0.filesystem
-    }
+/// Declares the methods of `Probe`, whose answers of yes and no are these.
+macro_rules! answers {
+    ($($can:ident)*) => {
+        #[pymethods]
+        impl Probe {
+            $(
+                #[getter]
+                fn $can(&self) -> bool {
+                    self.0.$can
+                }
+            )*
 
-    #[getter]
-    fn mount_id(&self) -> u64 {
-        self.0.mount_id
-    }
+            #[getter]
+            fn filesystem(&self) -> &str {
+                &self.0.filesystem
+            }
 
-    #[getter]
-    fn unnamed_files(&self) -> bool {
-        self.0.unnamed_files
-    }
+            #[getter]
+            fn mount_id(&self) -> u64 {
+                self.0.mount_id
+            }
 
-    #[getter]
-    fn noreplace(&self) -> bool {
-        self.0.noreplace
-    }
+            #[getter]
+            fn lock_reach(&self) -> &'static str {
+                self.0.lock_reach_words()
+            }
 
-    #[getter]
-    fn exchange(&self) -> bool {
-        self.0.exchange
-    }
+            #[getter]
+            fn durability(&self) -> &'static str {
+                self.0.durability_word()
+            }
 
-    #[getter]
-    fn reflink(&self) -> bool {
-        self.0.reflink
-    }
+            fn __str__(&self) -> String {
+                self.0.to_string()
+            }
 
-    #[getter]
-    fn directory_locks(&self) -> bool {
-        self.0.directory_locks
-    }
+            /// For `pickle` and `copy`.
+            fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
+                let can = [$(self.0.$can),*];
+                let arguments = (&self.0.filesystem, self.0.mount_id, can, self.lock_reach(), self.durability());
+                Ok((restore(py, "_probe")?, arguments.into_pyobject(py)?))
+            }
 
-    #[getter]
-    fn lock_reach(&self) -> &'static str {
-        self.0.lock_reach_words()
-    }
+            fn __repr__(&self) -> String {
+                format!("<Probe of {}: durability {}>", self.0.filesystem, self.0.durability_word())
+            }
+        }
 
-    #[getter]
-    fn hard_links(&self) -> bool {
-        self.0.hard_links
-    }
+        /// Makes a `Probe` again that was pickled.
+        #[pyfunction]
+        #[pyo3(name = "_probe")]
+        pub(super) fn restore_probe(
+            filesystem: String,
+            mount_id: u64,
+            can: [bool; 11],
+            lock_reach: &str,
+            durability: &str,
+        ) -> PyResult<Probe> {
+            let [$($can),*] = can;
+            let unknown = |word: &str| PyValueError::new_err(format!("no such word: '{word}'"));
+            let lock_reach = LockReach::from_words(lock_reach).ok_or_else(|| unknown(lock_reach))?;
+            let durability = match durability {
+                "full" => Some(Durability::Full),
+                "ordered" => Some(Durability::Ordered),
+                "none" => Some(Durability::None),
+                "unknown" => None,
+                other => return Err(unknown(other)),
+            };
+            Ok(Probe(crate::Probe { filesystem, mount_id, $($can,)* lock_reach, durability }))
+        }
+    };
+}
 
-    #[getter]
-    fn modes_kept(&self) -> bool {
-        self.0.modes_kept
-    }
-
-    #[getter]
-    fn owners_kept(&self) -> bool {
-        self.0.owners_kept
-    }
-
-    #[getter]
-    fn xattrs(&self) -> bool {
-        self.0.xattrs
-    }
-
-    #[getter]
-    fn syncfs(&self) -> bool {
-        self.0.syncfs
-    }
-
-    #[getter]
-    fn single_flush(&self) -> bool {
-        self.0.single_flush
-    }
-
-    #[getter]
-    fn durability(&self) -> &'static str {
-        self.0.durability_word()
-    }
-
-    fn __str__(&self) -> String {
-        self.0.to_string()
-    }
-
-    /// For `pickle` and `copy`.
-    fn __reduce__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
-        let Self(probe) = self;
-        let can = [
-            probe.unnamed_files,
-            probe.noreplace,
-            probe.exchange,
-            probe.reflink,
-            probe.directory_locks,
-            probe.hard_links,
-            probe.modes_kept,
-            probe.owners_kept,
-            probe.xattrs,
-            probe.syncfs,
-            probe.single_flush,
-        ];
-        let arguments = (&probe.filesystem, probe.mount_id, can, self.lock_reach(), self.durability());
-        Ok((restore(py, "_probe")?, arguments.into_pyobject(py)?))
-    }
-
-    fn __repr__(&self) -> String {
-        format!("<Probe of {}: durability {}>", self.0.filesystem, self.0.durability_word())
-    }
+answers! {
+    unnamed_files noreplace exchange reflink directory_locks hard_links modes_kept owners_kept xattrs syncfs single_flush
 }
 
 /// Tries what the filesystem of a folder can do, in a scratch slot there; nothing is left.
@@ -339,7 +257,6 @@ impl Probe {
 ///     >>> atomik.probe(".").durability in ("full", "none", "unknown")
 ///     True
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "arguments come from Python by value")]
 pub(super) fn probe(py: Python<'_>, directory: PathArg) -> PyResult<Probe> {
     py.detach(|| crate::probe(&directory.path)).map(Probe).map_err(|error| convert::error(py, &error, &[&directory]))
 }

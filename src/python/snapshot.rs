@@ -1,99 +1,75 @@
 //! `snapshot` and the guard `Snapshot`.
 
+use std::path::{Path, PathBuf};
+
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
 
-use super::convert::{self, PathArg, pathlib};
+use super::convert::{self, PathArg};
+use super::guard::{Ending, Guard, Kind, context_manager};
 use super::interrupt::detached;
-use super::state::{self, State};
 
-/// One version of a folder, pinned while it is open: what `atomik.snapshot` returns.
-///
-/// A context manager, also for `async with`, whose body gets the `pathlib.Path` of the version.
-///
-/// Attributes:
-///     destination: The path that was asked for.
-///     path: Where the version is read; None while the snapshot is not open.
-///
-/// Example:
-///     >>> with atomik.folder("site") as site:
-///     ...     _ = (site / "index.html").write_text("hello")
-///     >>> with atomik.snapshot("site") as site:
-///     ...     (site / "index.html").read_text()
-///     'hello'
-#[pyclass(frozen, module = "atomik")]
-pub(super) struct Snapshot {
-    destination: PathArg,
-    state: State<crate::Snapshot>,
-}
-
-#[pymethods]
-impl Snapshot {
-    fn __enter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        self.state.start()?;
-        match py.detach(|| crate::Snapshot::open(&self.destination.path)) {
-            Ok(snapshot) => {
-                let path = pathlib(py, snapshot.path());
-                self.state.opened(snapshot);
-                path
-            }
-            Err(error) => {
-                self.state.ended(false);
-                Err(convert::error(py, &error, &[&self.destination]))
-            }
-        }
-    }
-
-    #[pyo3(signature = (*_exc))]
-    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, PyTuple>) -> PyResult<bool> {
-        self.close(py)?;
-        Ok(false)
-    }
-
-    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        slf.get().state.awaited();
-        slf.py().import("atomik._async")?.call_method1("enter", (slf,))
-    }
-
-    #[pyo3(signature = (*exc))]
-    fn __aexit__<'py>(slf: &Bound<'py, Self>, exc: &Bound<'py, PyTuple>) -> PyResult<Bound<'py, PyAny>> {
-        slf.py().import("atomik._async")?.call_method1("leave", (slf, exc))
-    }
-
-    /// Lets go of the version now; the end of the body then does nothing.
+context_manager! {
+    /// One version of a folder, pinned while it is open: what `atomik.snapshot` returns.
     ///
-    /// Removes the version if it was displaced meanwhile, nobody else reads it, and this user may.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let Some(snapshot) = self.state.take() else { return Ok(()) };
-        let ((), raised) = detached(py, |checkpoint| snapshot.close_with(checkpoint));
-        self.state.ended(false);
-        raised
-    }
+    /// A context manager, also for `async with`, whose body gets the `pathlib.Path` of the version.
+    ///
+    /// Attributes:
+    ///     destination: The path that was asked for.
+    ///     path: Where the version is read; None while the snapshot is not open.
+    ///
+    /// Example:
+    ///     >>> with atomik.folder("site") as site:
+    ///     ...     _ = (site / "index.html").write_text("hello")
+    ///     >>> with atomik.snapshot("site") as site:
+    ///     ...     (site / "index.html").read_text()
+    ///     'hello'
+    Snapshot(Guard<Pinned>) {
+        /// Lets go of the version now; the end of the body then does nothing.
+        ///
+        /// Removes the version if it was displaced meanwhile, nobody else reads it, and this user may.
+        fn close(&self, py: Python<'_>) -> PyResult<()> {
+            self.0.leave(py, Ending::Rollback)
+        }
 
-    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        state::repr(py, "Snapshot", &self.destination, self.state.word())
-    }
+        fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+            self.0.repr(py)
+        }
 
-    #[getter]
-    fn destination<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        pathlib(py, &self.destination.path)
-    }
+        #[getter]
+        fn destination(&self) -> &Path {
+            &self.0.kind.0.path
+        }
 
-    #[getter]
-    fn path<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let path = self.state.look(|snapshot| snapshot.path().to_owned());
-        path.map(|path| pathlib(py, &path)).transpose()
+        #[getter]
+        fn path(&self, py: Python<'_>) -> Option<PathBuf> {
+            self.0.look(py, |snapshot| snapshot.path().to_owned())
+        }
     }
 }
 
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        let dropped = self.state.take();
-        let is_own = dropped.as_ref().is_some_and(|snapshot| !snapshot.is_foreign());
-        if is_own || self.state.is_forgotten() {
-            state::warn_of_drop("Snapshot", Some(&self.destination), is_own);
-        }
-        drop(dropped);
+/// Guards of the versions that a path leads to.
+pub(super) struct Pinned(PathArg);
+
+impl Kind for Pinned {
+    const PUBLISHES: bool = false;
+
+    type Open = crate::Snapshot;
+
+    fn title(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("Snapshot of {}", self.0.object.bind(py).repr()?))
+    }
+
+    fn open(&self, guard: &Bound<'_, PyAny>) -> PyResult<(Self::Open, Py<PyAny>)> {
+        let py = guard.py();
+        let snapshot = py.detach(|| crate::Snapshot::open(&self.0.path));
+        let snapshot = snapshot.map_err(|error| convert::error(py, &error, &[&self.0]))?;
+        let given = snapshot.path().into_pyobject(py)?.unbind();
+        Ok((snapshot, given))
+    }
+
+    fn end(&self, py: Python<'_>, snapshot: Self::Open, _: Ending) -> (bool, PyResult<()>) {
+        let ((), raised) = detached(py, |checkpoint| snapshot.close_with(checkpoint));
+        (false, raised)
     }
 }
 
@@ -127,5 +103,5 @@ impl Drop for Snapshot {
 ///     1
 #[pyfunction]
 pub(super) fn snapshot(path: PathArg) -> Snapshot {
-    Snapshot { destination: path, state: State::new() }
+    Snapshot(Guard::new(Pinned(path)))
 }

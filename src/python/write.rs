@@ -5,11 +5,15 @@ use std::os::fd::AsFd;
 use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
 
-use super::convert::{self, DurabilityArg, PathArg, Permissions, folder_fd, settings};
+use super::convert::{self, PathArg, folder_fd};
+use super::guard::Guard;
 use super::interrupt::detached;
-use crate::options::{Options, Settings};
+use super::members::{Members, work};
+use super::options::{ALONE, Given, MEMBER, TEXT};
+use crate::checkpoint::Checkpoint;
+use crate::options::Options;
 use crate::sys;
 
 /// Writes a whole file in one call: the fastest way.
@@ -30,29 +34,16 @@ use crate::sys;
 /// Example:
 ///     >>> atomik.write_bytes("data.bin", b"\x00\x01")
 #[pyfunction]
-#[pyo3(signature = (path, data, *, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, backup=None, tmp_dir=None, dir_fd=None),
+#[pyo3(signature = (path, data, **options),
        text_signature = "(path, data, *, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, backup=None, tmp_dir=None, dir_fd=None)")]
-#[expect(
-    clippy::too_many_arguments,
-    clippy::needless_pass_by_value,
-    reason = "the contract's options, from Python by value"
-)]
 pub(super) fn write_bytes(
     py: Python<'_>,
     path: PathArg,
     data: &Bound<'_, PyAny>,
-    overwrite: bool,
-    durability: DurabilityArg,
-    permissions: Option<Permissions>,
-    preserve: bool,
-    follow_symlinks: bool,
-    backup: Option<PathArg>,
-    tmp_dir: Option<PathArg>,
-    dir_fd: Option<i32>,
+    options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<()> {
-    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
-    let content = Content::of(data)?;
-    write(py, &path, &content, settings, dir_fd)
+    let given = Given::read("write_bytes", options, &[MEMBER, ALONE, &["overwrite", "tmp_dir"]])?;
+    write(py, &path, &Content::of(data)?, given, None)
 }
 
 /// Writes a whole text file in one call.
@@ -73,32 +64,16 @@ pub(super) fn write_bytes(
 /// Example:
 ///     >>> atomik.write_text("greeting.txt", "hello\n", encoding="utf-8")
 #[pyfunction]
-#[pyo3(signature = (path, text, *, encoding=None, errors=None, newline=None, overwrite=false, durability=DurabilityArg(crate::Durability::Full), permissions=None, preserve=true, follow_symlinks=false, backup=None, tmp_dir=None, dir_fd=None),
+#[pyo3(signature = (path, text, **options),
        text_signature = "(path, text, *, encoding=None, errors=None, newline=None, overwrite=False, durability='full', permissions=None, preserve=True, follow_symlinks=False, backup=None, tmp_dir=None, dir_fd=None)")]
-#[expect(
-    clippy::too_many_arguments,
-    clippy::needless_pass_by_value,
-    reason = "the contract's options, from Python by value"
-)]
 pub(super) fn write_text(
     py: Python<'_>,
     path: PathArg,
     text: &Bound<'_, PyString>,
-    encoding: Option<&str>,
-    errors: Option<&str>,
-    newline: Option<&str>,
-    overwrite: bool,
-    durability: DurabilityArg,
-    permissions: Option<Permissions>,
-    preserve: bool,
-    follow_symlinks: bool,
-    backup: Option<PathArg>,
-    tmp_dir: Option<PathArg>,
-    dir_fd: Option<i32>,
+    options: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<()> {
-    let settings = settings(overwrite, durability, permissions, preserve, follow_symlinks, tmp_dir, backup);
-    let content = Content::encoded(text, encoding, errors, newline)?;
-    write(py, &path, &content, settings, dir_fd)
+    let given = Given::read("write_text", options, &[MEMBER, ALONE, TEXT, &["overwrite", "tmp_dir"]])?;
+    write(py, &path, &Content::encoded(text, &given)?, given, None)
 }
 
 /// What is to be written, with its owner.
@@ -128,12 +103,9 @@ impl<'py> Content<'py> {
     }
 
     /// Text, as `open` would write it.
-    pub(super) fn encoded(
-        text: &Bound<'py, PyString>,
-        encoding: Option<&str>,
-        errors: Option<&str>,
-        newline: Option<&str>,
-    ) -> PyResult<Self> {
+    pub(super) fn encoded(text: &Bound<'py, PyString>, given: &Given) -> PyResult<Self> {
+        let (encoding, errors, newline) =
+            (given.encoding.as_deref(), given.errors.as_deref(), given.newline.as_deref());
         let plain = matches!(newline, None | Some("" | "\n")) && errors.is_none_or(|errors| errors == "strict");
         if plain && matches!(encoding, Some("utf-8" | "utf8" | "UTF-8")) {
             // The text keeps its UTF-8 form for as long as it lives.
@@ -162,29 +134,26 @@ impl<'py> Content<'py> {
 /// How much is written between two looks for Ctrl-C.
 const CHUNK: usize = 64 << 20;
 
-fn write(
+/// Writes a whole file, alone or as a member of a group.
+pub(super) fn write(
     py: Python<'_>,
     path: &PathArg,
     content: &Content<'_>,
-    settings: Settings,
-    dir_fd: Option<i32>,
+    given: Given,
+    group: Option<&Guard<Members>>,
 ) -> PyResult<()> {
-    let at = folder_fd(dir_fd);
-    let options = Options::<crate::File>::from_settings(settings);
+    let at = folder_fd(given.dir_fd);
+    let options = Options::<crate::File>::from_settings(given.settings()?);
     let (target, memory) = (&path.path, content.memory());
-    let (outcome, raised) = detached(py, |checkpoint| {
-        options.write_with(at, target, |file, checkpoint| fill(file, memory, checkpoint), checkpoint)
-    });
-    raised?;
-    convert::finished(py, outcome, &[path])
+    let fill = |file: &mut std::fs::File, checkpoint: Checkpoint| fill(file, memory, checkpoint);
+    if let Some(group) = group {
+        return work(py, group, path, |group, checkpoint| group.write_with(&options, at, target, fill, checkpoint));
+    }
+    convert::committed(py, detached(py, |checkpoint| options.write_with(at, target, fill, checkpoint)), &[path]).1
 }
 
 /// Writes all of a memory range, with looks for Ctrl-C.
-pub(super) fn fill(
-    file: &std::fs::File,
-    (address, len): (usize, usize),
-    checkpoint: crate::checkpoint::Checkpoint,
-) -> std::io::Result<()> {
+fn fill(file: &std::fs::File, (address, len): (usize, usize), checkpoint: Checkpoint) -> std::io::Result<()> {
     let mut done = 0;
     while done < len {
         let chunk = CHUNK.min(len - done);

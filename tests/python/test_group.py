@@ -473,6 +473,35 @@ def test_a_forked_child_neither_publishes_nor_removes(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_text() == "new"
 
 
+@pytest.mark.thread_unsafe(reason="forks")
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(tmp_path: Path) -> None:
+    content = bytes(256 << 20)
+    with pytest.raises(ZeroDivisionError), atomik.group(durability="none") as group:
+        writing = threading.Thread(target=group.write_bytes, args=(tmp_path / "a", content))
+        writing.start()
+        while writing.is_alive() and repr(group) != "<Group: busy>":
+            pass
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+            refused = 0
+            try:
+                for end in (group.commit, group.rollback, lambda: group.__exit__(None, None, None)):
+                    try:
+                        end()
+                    except RuntimeError:
+                        refused += 1
+                group.__exit__(ZeroDivisionError, ZeroDivisionError(), None)
+                refused += not group.committed
+            finally:
+                os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
+        writing.join()
+        raise ZeroDivisionError
+    assert listed(tmp_path) == []
+
+
 # ---------------------------------------------------------------- what it costs
 
 COUNTED: Final = """

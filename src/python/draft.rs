@@ -1,0 +1,229 @@
+//! The guards of new versions: what `File`, `Folder` and `Entry` have in common.
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pyo3::PyTraverseError;
+use pyo3::gc::PyVisit;
+use pyo3::prelude::*;
+
+use super::convert::{self, PathArg, folder_fd};
+use super::guard::{Ending, Guard, Kind};
+use super::interrupt::detached;
+use super::members::{Members, Membership};
+use super::options::Given;
+use super::streams::{Layers, Streams};
+use crate::Committed;
+use crate::checkpoint::Checkpoint;
+use crate::destination::Destination;
+use crate::options::Options;
+
+/// A guard of the core.
+pub(super) trait Draft: Sized + Send {
+    const NAME: &str;
+
+    fn create(options: &Options<Self>, at: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> crate::Result<Self>;
+    fn place(&self) -> &Destination;
+    /// Where it is built; `None` for an unnamed file.
+    fn staging(&self) -> Option<PathBuf>;
+    /// The open file.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+    fn commit(self, checkpoint: Checkpoint) -> crate::Result<Committed>;
+    fn rollback(self, checkpoint: Checkpoint) -> crate::Result<()>;
+    fn add_to(self, group: &mut crate::Group) -> crate::Result<()>;
+}
+
+/// What one guard was asked for.
+pub(super) struct Request<D> {
+    pub(super) path: PathArg,
+    dir_fd: Option<i32>,
+    pub(super) options: Options<D>,
+    /// How the body's streams are opened, of a file.
+    pub(super) layers: Option<Layers>,
+    /// The group that it is to be published with.
+    group: Option<Arc<Guard<Members>>>,
+}
+
+impl<D> Request<D> {
+    pub(super) fn new(path: PathArg, given: Given, group: Option<&Arc<Guard<Members>>>) -> PyResult<Self> {
+        let (dir_fd, options) = (given.dir_fd, Options::from_settings(given.settings()?));
+        Ok(Self { path, dir_fd, options, layers: None, group: group.cloned() })
+    }
+}
+
+/// A new version whose body is running.
+pub(super) struct Staged<D> {
+    pub(super) draft: D,
+    streams: Option<Streams>,
+    membership: Option<Membership>,
+}
+
+impl<D: Draft> Staged<D> {
+    /// Closes what the body got, with nothing more written.
+    fn discard(&self, py: Python<'_>) -> PyResult<()> {
+        match (&self.streams, self.draft.fd()) {
+            (Some(streams), Some(fd)) => streams.discard(py, fd),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<D: Draft> Kind for Request<D> {
+    type Open = Staged<D>;
+
+    fn title(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("{} of {}", D::NAME, self.path.object.bind(py).repr()?))
+    }
+
+    fn open(&self, guard: &Bound<'_, PyAny>) -> PyResult<(Self::Open, Py<PyAny>)> {
+        let py = guard.py();
+        let at = folder_fd(self.dir_fd);
+        let (draft, raised) = detached(py, |checkpoint| D::create(&self.options, at, &self.path.path, checkpoint));
+        raised?;
+        let draft = draft.map_err(|error| convert::error(py, &error, &[&self.path]))?;
+        let enter = |group| Membership::enter(py, group, draft.place(), &self.path);
+        let membership = self.group.as_ref().map(enter).transpose()?;
+        let (streams, given) = match (&self.layers, draft.fd(), draft.staging()) {
+            (Some(layers), Some(fd), _) => {
+                let (streams, given) = Streams::open(py, fd, layers, &self.path)?;
+                (Some(streams), given)
+            }
+            (.., staging) => (None, staging.into_pyobject(py)?.unbind()),
+        };
+        Ok((Staged { draft, streams, membership }, given))
+    }
+
+    fn end(&self, py: Python<'_>, staged: Self::Open, ending: Ending) -> (bool, PyResult<()>) {
+        if ending == Ending::Rollback {
+            let discarded = staged.discard(py);
+            let rolled_back = convert::rolled_back(py, detached(py, |checkpoint| staged.draft.rollback(checkpoint)));
+            return (false, discarded.and(rolled_back));
+        }
+        let Staged { draft, streams, membership } = staged;
+        if let Err(error) = streams.map_or(Ok(()), |streams| streams.close(py)) {
+            let (_, raised) = detached(py, |checkpoint| draft.rollback(checkpoint));
+            return (false, raised.and_then(|()| Err(self.named(py, error)?)));
+        }
+        match membership {
+            Some(membership) => (false, membership.add(py, &self.path, |group| draft.add_to(group))),
+            None => convert::committed(py, detached(py, |checkpoint| draft.commit(checkpoint)), &[&self.path]),
+        }
+    }
+
+    fn abandon(&self, py: Python<'_>, staged: Self::Open) {
+        staged.discard(py).unwrap_or_else(|error| error.write_unraisable(py, None));
+        py.detach(|| drop(staged.draft));
+    }
+}
+
+impl<D> Request<D> {
+    /// Gives the error of a last flush, which names no file of its own, the path.
+    fn named(&self, py: Python<'_>, error: PyErr) -> PyResult<PyErr> {
+        let value = error.value(py);
+        if value.getattr_opt("filename")?.is_some_and(|name| name.is_none()) {
+            value.setattr("filename", self.path.object.bind(py))?;
+        }
+        Ok(error)
+    }
+}
+
+impl<D: Draft> Guard<Request<D>> {
+    pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.kind.path.object)?;
+        let visited = self.try_look(|staged| staged.streams.as_ref().map_or(Ok(()), |streams| streams.traverse(visit)));
+        visited.unwrap_or(Ok(()))
+    }
+}
+
+/// Declares the Python class of a new version and how it rests on the core's guard; `$core` is what differs of that.
+macro_rules! draft {
+    (
+        $(#[$doc:meta])* $class:ident, $add:ident;
+        $(#[$commit:meta])* commit;
+        { $($core:tt)* }
+        $($own:tt)*
+    ) => {
+        impl $crate::python::draft::Draft for $crate::$class {
+            const NAME: &str = stringify!($class);
+
+            fn create(
+                options: &$crate::Options<Self>,
+                at: std::os::fd::BorrowedFd,
+                path: &std::path::Path,
+                checkpoint: $crate::checkpoint::Checkpoint,
+            ) -> $crate::Result<Self> {
+                options.create_with(at, path, checkpoint)
+            }
+
+            fn place(&self) -> &$crate::destination::Destination {
+                self.place()
+            }
+
+            fn commit(self, checkpoint: $crate::checkpoint::Checkpoint) -> $crate::Result<$crate::Committed> {
+                self.commit_with(checkpoint)
+            }
+
+            fn add_to(self, group: &mut $crate::Group) -> $crate::Result<()> {
+                group.$add(self)
+            }
+
+            $($core)*
+        }
+
+        $crate::python::guard::context_manager! {
+            $(#[$doc])*
+            $class($crate::python::guard::Guard<$crate::python::draft::Request<$crate::$class>>) {
+                $(#[$commit])*
+                ///
+                /// Raises:
+                ///     RuntimeError: The guard is not open, or belongs to a parent process.
+                ///     OSError: The commit failed; nothing was published unless the error's `committed` is true.
+                fn commit(&self, py: Python<'_>) -> PyResult<()> {
+                    self.0.end_now(py, $crate::python::guard::Ending::Commit)
+                }
+
+                /// Discards the new version now; the end of the body then does nothing.
+                ///
+                /// Raises:
+                ///     RuntimeError: The guard is not open, or belongs to a parent process.
+                fn rollback(&self, py: Python<'_>) -> PyResult<()> {
+                    self.0.end_now(py, $crate::python::guard::Ending::Rollback)
+                }
+
+                #[getter]
+                fn destination(&self) -> &std::path::Path {
+                    &self.0.kind.path.path
+                }
+
+                #[getter]
+                fn staging(&self, py: Python<'_>) -> Option<std::path::PathBuf> {
+                    self.0.look(py, |staged| $crate::python::draft::Draft::staging(&staged.draft)).flatten()
+                }
+
+                #[getter]
+                fn committed(&self, py: Python<'_>) -> bool {
+                    self.0.is_committed(py)
+                }
+
+                fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+                    self.0.repr(py)
+                }
+
+                fn __traverse__(&self, visit: pyo3::gc::PyVisit<'_>) -> Result<(), pyo3::PyTraverseError> {
+                    self.0.traverse(&visit)
+                }
+
+                fn __clear__(&self) {
+                    Python::attach(|py| self.0.abandon(py));
+                }
+
+                $($own)*
+            }
+        }
+    };
+}
+
+pub(super) use draft;
