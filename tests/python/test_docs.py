@@ -73,6 +73,13 @@ def test_the_pages_link_to_each_other_only(page: Path) -> None:
     assert [link for link in LINK.findall(page.read_text("utf-8")) if link.startswith("..")] == []
 
 
+def test_the_first_page_names_each_function_of_the_reference() -> None:
+    functions = (ROOT / "docs/api.md").read_text("utf-8").split("\n## ")[1]
+    table = (ROOT / "README.md").read_text("utf-8").split("\n## The functions\n")[1]
+    named = set(re.findall(r"`atomik\.(\w+)\(", table.split("\n## ")[0]))
+    assert named == set(re.findall(r"^::: atomik\.(\w+)$", functions, re.MULTILINE))
+
+
 def test_the_reader_of_pages_finds_blocks() -> None:
     python = "```python\na\n\nb\n```\n"
     page = f"text\n{python}<!-- not run: slow -->\n\n{python}  ````sh\n  d\n  ````\n"
