@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-import kernel
+from support import kernel
 
 MKFS: Final = {
     "ext4": ("mkfs.ext4", "-q", "-F", "-N", "1000000"),

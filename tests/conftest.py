@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from functools import partial
 
 import pytest
-from filesystems import NAMES, Filesystem, Missing, Mounts, leftovers
+from support.filesystems import NAMES, Filesystem, Missing, Mounts, leftovers
 
 
 def pytest_configure(config: pytest.Config) -> None:

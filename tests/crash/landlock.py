@@ -1,15 +1,16 @@
 """Landlock (landlock(7)): a sandbox that a process puts on itself, put together with ctypes.
 
-It cannot be taken off again: use it in a forked child (`processes.run_as`), after all imports.
+It cannot be taken off again: use it in a forked child (`support.processes.run_as`), after all imports.
 """
 
-import ctypes
 import errno
 import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+
+from support.kernel import LIBC, checked
 
 _CREATE_RULESET: Final = 444
 _ADD_RULE: Final = 445
@@ -60,7 +61,7 @@ def restrict(folder: Path, interface: int, without: tuple[str, ...] = ()) -> Non
         rule = struct.pack("=Qi", _bits(allowed), opened)
         _call(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
         os.close(opened)
-    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    checked(LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
     _call(_RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
 
@@ -71,7 +72,4 @@ def _bits(rights: tuple[str, ...]) -> int:
 
 def _call(number: int, *arguments: object) -> int:
     # The same numbers on all architectures.
-    result = int(ctypes.CDLL(None, use_errno=True).syscall(number, *arguments))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "landlock")
-    return result
+    return checked(LIBC.syscall(number, *arguments), "landlock")

@@ -1,18 +1,19 @@
 """System calls that are answered with an error and never made: old kernels, gVisor, containers' profiles.
 
 A seccomp filter (seccomp(2)) of classic BPF, put together with ctypes. It cannot be taken off again:
-install it in a forked child (`processes.run_as`), after all imports.
+install it in a forked child (`support.processes.run_as`), after all imports.
 
     deny([Rule("renameat2", errno.ENOSYS), Rule("openat", errno.EPERM, 2, os.O_TMPFILE)])
 """
 
 import ctypes
-import os
 import platform
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from support.kernel import LIBC, checked
 
 # What a filter is made of, from <linux/bpf_common.h>, <linux/seccomp.h>, <linux/prctl.h>.
 _LOAD: Final = 0x20  # BPF_LD | BPF_W | BPF_ABS
@@ -137,16 +138,13 @@ class _Program(ctypes.Structure):
 def deny(rules: Iterable[Rule]) -> None:
     """Installs a filter for the calling thread and all that it starts; the first rule that fits answers."""
     code = _compile(rules)
-    libc = ctypes.CDLL(None, use_errno=True)
     program = _Program(len(code) // struct.calcsize("HBBI"), code)
     # Without privileges a filter needs the promise that no set-user-id program will run under it.
     for arguments in (
         (_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
         (_PR_SET_SECCOMP, _MODE_FILTER, ctypes.byref(program), 0, 0),
     ):
-        if libc.prctl(*arguments) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), "prctl")
+        checked(LIBC.prctl(*arguments), "prctl")
 
 
 def _compile(rules: Iterable[Rule]) -> bytes:

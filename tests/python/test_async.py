@@ -12,8 +12,9 @@ from typing import Any, Final
 import atomik
 import pytest
 from atomik import _async
-from filesystems import leftovers
-from guards import Kind, each_kind, run_program
+from support.filesystems import leftovers
+from support.guard_kinds import Kind, each_kind
+from support.processes import run_program
 
 _SECONDS: Final = 60
 

@@ -16,8 +16,8 @@ import pytest
 import trio
 import trio.testing
 from atomik import _async
-from filesystems import leftovers
-from guards import Kind, each_kind
+from support.filesystems import leftovers
+from support.guard_kinds import Kind, each_kind
 
 _SECONDS: Final = 60
 

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 import atomik
-import kernel
 import pytest
-import slots
-from filesystems import Filesystem, leftovers
-from guards import run_program
-from trees import tree
+from support import kernel, slot_names
+from support.filesystems import Filesystem, leftovers
+from support.processes import run_program
+from support.trees import tree
 
 # A displaced folder is in a slot after an exchange, which libfuse 2 does not hand on.
 with_exchange = pytest.mark.parametrize(
@@ -74,7 +73,7 @@ def _held_back(destination: Path, cleanup: str) -> Generator[IO[str], None, None
     """Runs a program that commits and waits, with the removal of what it displaces held back."""
     if shutil.which("strace") is None:
         pytest.skip("strace is missing")
-    displaced = slots.porch(destination) / destination.name
+    displaced = slot_names.porch(destination) / destination.name
     hold = f"inject=unlinkat:delay_enter={1000 * _SECONDS}ms"
     command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=unlinkat", "-e", hold]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -110,9 +109,9 @@ def test_the_commit_returns_while_the_displaced_version_is_still_there(fs: Files
     with _held_back(destination, "background") as said:
         assert said.readline() == "committed\n"
         assert tree(destination).keys() == {"new"}
-        assert tree(slots.porch(destination) / "site") == old
+        assert tree(slot_names.porch(destination) / "site") == old
     # The end of the process has left an orphan, and the next writer removes it.
-    assert tree(slots.porch(destination) / "site") == old
+    assert tree(slot_names.porch(destination) / "site") == old
     _replace(destination, cleanup="inline")
     assert os.listdir(fs.path) == ["site"]
 

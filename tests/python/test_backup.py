@@ -16,15 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import atomik
-import attributes
-import calls
 import pytest
-from clones import Described, describe, describe_one
-from crowds import Say, Wait, crowd
-from filesystems import Filesystem
-from inject import strace
-from kernel import set_immutable
-from processes import NOBODY, run_as
+from support import publishing, strace, xattrs
+from support.crowd import Say, Wait, crowd
+from support.filesystems import Filesystem
+from support.kernel import set_immutable
+from support.processes import NOBODY, run_as
+from support.trees import Described, describe, describe_one
 
 if TYPE_CHECKING:
     from io import BufferedRandom
@@ -47,16 +45,16 @@ def _change(destination: Path, **options: Any) -> None:
 
 def _update(destination: Path, **options: Any) -> None:
     with atomik.folder(destination, update=True, **options) as staging:
-        (staging / "new").write_bytes(calls.NEW)
+        (staging / "new").write_bytes(publishing.NEW)
 
 
 FILES: Final[Mapping[str, Callable[..., None]]] = {
-    **calls.MAKING_FILES,
+    **publishing.MAKING_FILES,
     "file, a": _append,
     "file, r+b": _change,
 }
 FOLDERS: Final[Mapping[str, Callable[..., None]]] = {
-    **calls.MAKING_FOLDERS,
+    **publishing.MAKING_FOLDERS,
     "folder, update": _update,
 }
 ALL: Final = {**FILES, **FOLDERS}
@@ -65,7 +63,7 @@ each_call = pytest.mark.parametrize("name", ALL)
 
 
 def _publish(name: str, destination: Path, **options: Any) -> None:
-    if ALL[name] in calls.ALL.values():
+    if ALL[name] in publishing.ALL.values():
         options.setdefault("overwrite", True)
     ALL[name](destination, **{"durability": "none", **options})
 
@@ -79,11 +77,11 @@ def _make(name: str, path: Path, content: str) -> None:
         (path / "inner" / "file").write_text(content)
 
 
-def _state(path: Path) -> dict[bytes, Described] | None:
+def _state(path: Path) -> dict[str, Described] | None:
     """Describes all that a path is, or None if there is nothing."""
     if not os.path.lexists(path):
         return None
-    return {b".": describe_one(path)} | (describe(path) if path.is_dir() else {})
+    return {".": describe_one(path)} | (describe(path) if path.is_dir() else {})
 
 
 @with_exchange
@@ -128,13 +126,13 @@ def test_backup_and_destination_keep_owner_mode_attributes_and_acl(
     _make(name, backup, "older")
     os.chown(destination, 1234, 5678)
     destination.chmod(0o750)
-    attributes.set_attribute(destination, "user.atomik", b"mine")
-    attributes.set_attribute(destination, attributes.ACCESS, attributes.allowing(4321))
+    xattrs.set_attribute(destination, "user.atomik", b"mine")
+    xattrs.set_attribute(destination, xattrs.ACCESS, xattrs.allowing(4321))
     before = _state(destination)
     assert before is not None
     _publish(name, destination, backup="it.bak")
     assert _state(backup) == before
-    old, new = before[b"."], describe_one(destination)
+    old, new = before["."], describe_one(destination)
     assert (new.mode, new.owner, new.attributes) == (old.mode, old.owner, old.attributes)
 
 
@@ -170,7 +168,7 @@ def test_where_nothing_is_displaced_the_backup_stays(fs: Filesystem, name: str) 
 @with_exchange
 @each_call
 def test_an_exception_leaves_destination_and_backup(fs: Filesystem, name: str) -> None:
-    if name not in calls.ALL or name.startswith("write"):
+    if name not in publishing.ALL or name.startswith("write"):
         pytest.skip("it has no body here")
 
     def body() -> None:
@@ -180,16 +178,16 @@ def test_an_exception_leaves_destination_and_backup(fs: Filesystem, name: str) -
         _make(name, fs.path / path, path)
     before = _state(fs.path)
     with pytest.raises(LookupError):
-        calls.ALL[name](fs.path / "it", body, overwrite=True, backup="it.bak")
+        publishing.ALL[name](fs.path / "it", body, overwrite=True, backup="it.bak")
     assert _without_times(_state(fs.path)) == _without_times(before)
 
 
-def _without_times(state: dict[bytes, Described] | None) -> dict[bytes, tuple[object, ...]]:
+def _without_times(state: dict[str, Described] | None) -> dict[str, tuple[object, ...]]:
     assert state is not None
-    return {name: (one.mode, one.owner, one.content) for name, one in state.items()}
+    return {name: (one.mode, one.owner, one.digest) for name, one in state.items()}
 
 
-def _spellings(home: Path) -> dict[str, calls.AnyPath]:
+def _spellings(home: Path) -> dict[str, publishing.AnyPath]:
     return {
         "str": "it.bak",
         "bytes": b"it.bak",
@@ -342,7 +340,7 @@ def test_what_never_is_replaced_is_refused_before_the_body(
     _make(name, fs.path / "it", "old")
     make(fs, fs.path / "it.bak")
     before = _without_times(_state(fs.path))
-    attempt = calls.attempt(ALL[name], fs.path / "it", overwrite=True, backup="it.bak")
+    attempt = publishing.attempt(ALL[name], fs.path / "it", overwrite=True, backup="it.bak")
     assert isinstance(attempt.error, error)
     assert attempt.error.filename == "it.bak"
     assert not attempt.body_ran
@@ -353,7 +351,7 @@ def test_what_never_is_replaced_is_refused_before_the_body(
 def test_an_immutable_backup_is_refused_before_the_body(fs: Filesystem) -> None:
     (fs.path / "it").write_text("old")
     _immutable(fs, fs.path / "it.bak")
-    attempt = calls.attempt(calls.file, fs.path / "it", overwrite=True, backup="it.bak")
+    attempt = publishing.attempt(publishing.file, fs.path / "it", overwrite=True, backup="it.bak")
     assert isinstance(attempt.error, PermissionError)
     assert not attempt.body_ran
     set_immutable(fs.path / "it.bak", immutable=False)
@@ -371,10 +369,10 @@ def test_it_does_not_go_with_tmp_dir(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("fs", ["bindfs"], indirect=True)
-@pytest.mark.parametrize("name", calls.ALL)
+@pytest.mark.parametrize("name", publishing.ALL)
 def test_without_an_exchange_it_is_refused_before_the_body(fs: Filesystem, name: str) -> None:
     _make(name, fs.path / "it", "old")
-    attempt = calls.attempt(ALL[name], fs.path / "it", overwrite=True, backup="it.bak")
+    attempt = publishing.attempt(ALL[name], fs.path / "it", overwrite=True, backup="it.bak")
     assert isinstance(attempt.error, atomik.UnsupportedFilesystemError)
     assert not attempt.body_ran
     assert os.listdir(fs.path) == ["it"]
@@ -486,7 +484,7 @@ def _content(path: Path) -> Any:
     """Returns the content that a path has, file or folder; None if there is nothing."""
     state = _state(path)
     return state and tuple(
-        (name, stat.S_IFMT(one.mode), one.content) for name, one in sorted(state.items())
+        (name, stat.S_IFMT(one.mode), one.digest) for name, one in sorted(state.items())
     )
 
 

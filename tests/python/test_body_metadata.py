@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 import atomik
 import pytest
-from attributes import ACCESS, DEFAULT, allowing, attributes, set_attribute
-from filesystems import Filesystem
-from processes import NOBODY, ROOT, User, run_as
+from support.filesystems import Filesystem
+from support.processes import NOBODY, ROOT, User, run_as
+from support.xattrs import ACCESS, DEFAULT, allowing, attributes, set_attribute
 
 if TYPE_CHECKING:
     from io import BufferedRandom

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import slots
-from tracing import Call, calls_between_marks
+from support import slot_names
+from support.strace import Call, calls_between_marks
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-it-works.md"
 
@@ -27,7 +27,7 @@ REMOVING = "… removing an empty old folder"
 PROGRAM = """
 import os, sys
 import atomik
-from tracing import mark
+from support.strace import mark
 
 kind, durability, exists = sys.argv[1], sys.argv[2], sys.argv[3] == "replacing"
 
@@ -81,7 +81,7 @@ def publish(calls: list[Call], name: str) -> int:
 
 def removing(calls: list[Call], folder: Path) -> int:
     """How many calls are about the displaced folder, from looking into its slot on."""
-    slot = re.compile(re.escape(str(slots.porch(folder / "warm"))) + "(/|$)")
+    slot = re.compile(re.escape(str(slot_names.porch(folder / "warm"))) + "(/|$)")
     return sum(
         slot.match(call.first_path) is not None and call.name != "statx"
         for call in calls[publish(calls, "warm") + 1 :]
@@ -158,7 +158,7 @@ def test_full_syncs_the_content_then_publishes_then_syncs_the_parent(
     assert list(after) == [str(tmp_path)]
     if kind == "full folder":
         tree = {"/one", "/sub/two", "/sub", ""}
-        staging = slots.porch(tmp_path / name) / name
+        staging = slot_names.porch(tmp_path / name) / name
         names = {calls[number].name for number in before.values()}
         if names == {"sync_file_range"}:
             # One flush is enough here: the journal has the folders.

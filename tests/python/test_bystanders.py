@@ -18,7 +18,7 @@ from typing import Final
 
 import atomik
 import pytest
-from filesystems import Filesystem
+from support.filesystems import Filesystem
 
 SECONDS: Final = 60
 

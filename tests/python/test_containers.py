@@ -12,7 +12,7 @@ from pathlib import Path
 
 import atomik
 import pytest
-from filesystems import Filesystem
+from support.filesystems import Filesystem
 
 pytestmark = pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs"], indirect=True)
 

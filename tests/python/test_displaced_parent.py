@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import atomik
-import kernel
 import pytest
-from filesystems import Filesystem
-from guards import Kind, each_kind
-from mounting import run
-from processes import NOBODY, ROOT, User, run_as
-from trees import tree
+from support import kernel
+from support.filesystems import Filesystem
+from support.guard_kinds import Kind, each_kind
+from support.mounting import run
+from support.processes import NOBODY, ROOT, User, run_as
+from support.trees import tree
 
 if TYPE_CHECKING:
     from io import TextIOWrapper

@@ -12,11 +12,19 @@ from typing import Any, Final
 
 import atomik
 import pytest
-from calls import ALL, IN_GROUP, MAKING_FILES, MAKING_FOLDERS, AnyPath, Attempt, attempt, nothing
-from filesystems import Filesystem, Missing, Mounts
-from guards import run_program
-from processes import NOBODY, ROOT, User, run_as
-from trees import identities, tree
+from support.filesystems import Filesystem, Missing, Mounts
+from support.processes import NOBODY, ROOT, User, run_as, run_program
+from support.publishing import (
+    ALL,
+    IN_GROUP,
+    MAKING_FILES,
+    MAKING_FOLDERS,
+    AnyPath,
+    Attempt,
+    attempt,
+    nothing,
+)
+from support.trees import identities, tree
 
 OTHER_USER: Final = 12345
 

@@ -16,8 +16,8 @@ from typing import Any, Final, cast
 
 import atomik
 import pytest
-from filesystems import Filesystem, leftovers
-from processes import ROOT, run_as
+from support.filesystems import Filesystem, leftovers
+from support.processes import ROOT, run_as
 
 TOO_MUCH: Final = 17 << 20  # a tmpfs of `mount_tmpfs` has 16 MiB
 LARGE: Final = (2 << 30) + 5  # write(2) writes at most 0x7ffff000 bytes at once

@@ -6,11 +6,10 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-import fuse
-import kernel
 import pytest
-from filesystems import Filesystem, Missing, Mounts
-from processes import NOBODY, ROOT, run_as
+from support import fuse_servers, kernel
+from support.filesystems import Filesystem, Missing, Mounts
+from support.processes import NOBODY, ROOT, run_as
 
 
 def test_each_test_starts_in_an_empty_folder(fs: Filesystem) -> None:
@@ -78,7 +77,7 @@ def test_a_bind_mount_is_gone_after_the_test(fs: Filesystem) -> None:
         (target / "new").touch()
 
 
-@pytest.mark.parametrize("fs", fuse.SERVERS, indirect=True)
+@pytest.mark.parametrize("fs", fuse_servers.SERVERS, indirect=True)
 def test_what_is_written_through_a_server_is_there(fs: Filesystem) -> None:
     (fs.path / "file").write_text("content")
     assert os.listdir(fs.path) == ["file"]

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import atomik
 import pytest
-import slots
-from calls import MAKING_FOLDERS, nothing
-from filesystems import Filesystem
-from processes import NOBODY, ROOT, User, run_as
-from trees import tree
+from support import slot_names
+from support.filesystems import Filesystem
+from support.processes import NOBODY, ROOT, User, run_as
+from support.publishing import MAKING_FOLDERS, nothing
+from support.trees import tree
 
 DEPTH: Final = 10_000
 DESCRIPTORS: Final = 128
@@ -447,7 +447,7 @@ def assert_cleanup_warning(publish: Callable[[], None], destination: Path) -> No
     (warning,) = caught
     assert warning.category is atomik.CleanupWarning
     assert os.fspath(destination) in str(warning.message)
-    assert slots.porch(destination).name in str(warning.message)
+    assert slot_names.porch(destination).name in str(warning.message)
 
 
 @each_filesystem_for_folders
@@ -458,7 +458,7 @@ def test_a_mount_inside_is_not_crossed_and_the_next_writer_removes_the_rest(
     before = tree(outside)
     destination = old_folder(fs.path / "site")
     (destination / "old" / "mount").mkdir()
-    orphan = slots.porch(destination)
+    orphan = slot_names.porch(destination)
     subprocess.run(["mount", "--bind", outside, destination / "old" / "mount"], check=True)
     try:
         assert_cleanup_warning(partial(publish, destination, overwrite=True), destination)
@@ -494,7 +494,7 @@ def test_an_immutable_thing_inside_stays_with_a_warning(fs: Filesystem, where: s
         immutable /= "file"
     (destination / "removable").touch()
     fs.make_immutable(immutable)
-    orphan = slots.porch(destination)
+    orphan = slot_names.porch(destination)
     assert_cleanup_warning(partial(publish, destination, overwrite=True), destination)
     assert_new(destination)
     rest = orphan / "site" / immutable.relative_to(destination)
@@ -517,7 +517,8 @@ def test_a_warning_that_is_an_error_comes_after_the_publish(fs: Filesystem) -> N
     assert guard.committed
     assert_new(destination)
     subprocess.run(
-        ["chattr", "-i", slots.porch(destination) / "site" / "old" / "inner" / "file"], check=True
+        ["chattr", "-i", slot_names.porch(destination) / "site" / "old" / "inner" / "file"],
+        check=True,
     )
     publish(destination, overwrite=True)
 
@@ -540,7 +541,7 @@ def test_an_orphan_that_resists_is_named_by_each_later_writer(fs: Filesystem) ->
     # Who only reads is not bothered.
     with atomik.snapshot(destination):
         pass
-    rest = slots.porch(destination) / "site" / "old" / "inner" / "file"
+    rest = slot_names.porch(destination) / "site" / "old" / "inner" / "file"
     subprocess.run(["chattr", "-i", rest], check=True)
     publish(destination, overwrite=True)
     assert fs.leftovers() == []
@@ -584,8 +585,8 @@ def test_a_cleanup_warning_is_shown_unasked(fs: Filesystem) -> None:
         check=True,
     )
     assert "CleanupWarning" in done.stderr
-    assert str(slots.porch(destination)) in done.stderr
-    rest = slots.porch(destination) / "site" / "old" / "inner" / "file"
+    assert str(slot_names.porch(destination)) in done.stderr
+    rest = slot_names.porch(destination) / "site" / "old" / "inner" / "file"
     subprocess.run(["chattr", "-i", rest], check=True)
     publish(destination, overwrite=True)
 

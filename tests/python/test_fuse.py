@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import atomik
-import fuse
 import pytest
-import slots
-from crowds import Say, Wait, crowd
-from filesystems import Filesystem
-from mounting import run
-from writing import (
+from support import fuse_servers, slot_names
+from support.crowd import Say, Wait, crowd
+from support.filesystems import Filesystem
+from support.mounting import run
+from support.outcomes import (
     CALLS,
     Outcome,
     Vanished,
@@ -45,9 +44,9 @@ _ALLOWED: Final = (
     Outcome.UNSUPPORTED_LATE,
 )
 
-each_server = pytest.mark.parametrize("fs", fuse.SERVERS, indirect=True)
+each_server = pytest.mark.parametrize("fs", fuse_servers.SERVERS, indirect=True)
 each_call = pytest.mark.parametrize("call", CALLS)
-_COHERENT: Final = [name for name in fuse.SERVERS if name not in ("rclone", "cryfs")]
+_COHERENT: Final = [name for name in fuse_servers.SERVERS if name not in ("rclone", "cryfs")]
 """While one process replaces a file on rclone by os.replace, another reads EIO, or nothing, in 112 of 2,662 cases. On
 cryfs another reads EIO, too."""
 
@@ -241,12 +240,12 @@ def test_an_orphan_goes_where_modes_and_owners_are_made_up(
 @pytest.mark.leaves_orphans
 def test_a_mount_whose_program_was_killed_is_passed_over(fs: Filesystem, name: str) -> None:
     destination = fs.path / "destination"
-    in_the_way = getattr(slots, name)(destination)
+    in_the_way = getattr(slot_names, name)(destination)
     in_the_way.mkdir()
     behind = fs.path / "behind"
     behind.mkdir()
     with ExitStack() as undo:
-        fuse.serve("bindfs", behind, in_the_way, undo)
+        fuse_servers.serve("bindfs", behind, in_the_way, undo)
         run("pkill", "--signal", "KILL", "--full", f"bindfs.*{in_the_way}")
         # The kernel answers from its cache for a second.
         with pytest.raises(OSError, match="not connected"):
@@ -260,7 +259,7 @@ def test_a_mount_whose_program_was_killed_is_passed_over(fs: Filesystem, name: s
 
 
 def test_probe_tells_who_sees_locks(fs: Filesystem) -> None:
-    expected = "this machine and mount" if fs.name in fuse.SERVERS else "everybody"
+    expected = "this machine and mount" if fs.name in fuse_servers.SERVERS else "everybody"
     assert atomik.probe(fs.path).lock_reach == expected
 
 

@@ -15,11 +15,10 @@ from typing import Any, Final
 
 import atomik
 import pytest
-import slots
-from filesystems import Filesystem
-from groups import add_all
-from inject import strace
-from tracing import calls_between_marks
+from support import slot_names, strace
+from support.filesystems import Filesystem
+from support.publishing import add_all
+from support.strace import calls_between_marks
 
 with_exchange = pytest.mark.parametrize(
     "fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True
@@ -92,7 +91,7 @@ def test_a_publish_that_fails_takes_back_those_before_it(fs: Filesystem, number:
 import sys
 from pathlib import Path
 import atomik
-from groups import add_all
+from support.publishing import add_all
 group = atomik.group(durability="none").__enter__()
 add_all(group, Path({os.fspath(fs.path)!r}))
 try:
@@ -507,7 +506,7 @@ def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(tmp_path: Path)
 COUNTED: Final = """
 import os, sys
 import atomik
-from tracing import mark
+from support.strace import mark
 
 mark()
 with atomik.group(durability=sys.argv[1]) as group:
@@ -587,7 +586,7 @@ def test_whoever_is_killed_leaves_each_destination_complete_and_the_next_one_cle
     program = f"""
 from pathlib import Path
 import atomik
-from groups import add_all
+from support.publishing import add_all
 with atomik.group(durability="none") as group:
     add_all(group, Path({os.fspath(fs.path)!r}))
 """
@@ -647,13 +646,13 @@ with atomik.group(durability="none") as group:
 
 def test_what_a_killed_writer_of_any_member_left_is_removed(fs: Filesystem) -> None:
     # Writers that were about to publish: a file, and a folder.
-    slots.porch(fs.path / "file").write_text("orphan")
-    (slots.porch(fs.path / "folder") / "folder").mkdir(parents=True)
+    slot_names.porch(fs.path / "file").write_text("orphan")
+    (slot_names.porch(fs.path / "folder") / "folder").mkdir(parents=True)
     # And two that found the porch taken.
     for name in ("file", "folder"):
-        slots.room(fs.path / name).mkdir(0o700)
-    (slots.room(fs.path / "file") / "0123456789abcdef").write_text("orphan")
-    (slots.room(fs.path / "folder") / "0123456789abcdef" / "folder").mkdir(parents=True)
+        slot_names.room(fs.path / name).mkdir(0o700)
+    (slot_names.room(fs.path / "file") / "0123456789abcdef").write_text("orphan")
+    (slot_names.room(fs.path / "folder") / "0123456789abcdef" / "folder").mkdir(parents=True)
     with atomik.group() as group:
         group.write_text(fs.path / "first", "new")
         group.write_text(fs.path / "file", "new")

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import atomik
 import pytest
-from filesystems import leftovers
-from guards import AnyGuard, Kind, each_kind
+from support.filesystems import leftovers
+from support.guard_kinds import AnyGuard, Kind, each_kind
 
 ENDINGS: Final[dict[str, Callable[[AnyGuard], None]]] = {
     "commit": lambda guard: guard.commit(),

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import atomik
-import calls
-import kernel
 import pytest
-from attributes import ACCESS, allowing, attributes, set_attribute
-from calls import ALL, MAKING_FILES, MAKING_FOLDERS
-from filesystems import Filesystem
-from processes import NOBODY, run_as
+from support import kernel, publishing
+from support.filesystems import Filesystem
+from support.processes import NOBODY, run_as
+from support.publishing import ALL, MAKING_FILES, MAKING_FOLDERS
+from support.xattrs import ACCESS, allowing, attributes, set_attribute
 
 OTHER_USER: Final = 12345
 
@@ -48,7 +47,7 @@ def make_old(call: str, path: Path) -> None:
 
 
 def publish(call: str, destination: Path) -> None:
-    ALL[call](destination, calls.nothing, overwrite=True)
+    ALL[call](destination, publishing.nothing, overwrite=True)
 
 
 # Security labels
@@ -219,8 +218,8 @@ ONE_USER: Final = ("unshare", "--user", "--map-root-user")
 REPLACE: Final = """
 import sys
 sys.path.insert(0, sys.argv[1])
-import calls
-calls.ALL[sys.argv[2]](sys.argv[3], overwrite=True)
+from support import publishing
+publishing.ALL[sys.argv[2]](sys.argv[3], overwrite=True)
 """
 
 UPDATE: Final = """

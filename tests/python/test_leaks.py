@@ -12,8 +12,8 @@ from typing import Any, Final, NoReturn, cast
 
 import atomik
 import pytest
-from filesystems import Filesystem
-from processes import ROOT, run_as
+from support.filesystems import Filesystem
+from support.processes import ROOT, run_as
 
 pytestmark = [
     pytest.mark.thread_unsafe(reason="counts what the whole process has"),

@@ -9,21 +9,20 @@ from pathlib import Path
 from typing import Final
 
 import atomik
-import calls
-import kernel
 import pytest
-from destinations import KINDS, LOWER, Place, prepare
-from filesystems import NAMES, Filesystem
-from trees import Entry, Tree, identities, is_in, placed, subtree, tree, without
+from support import kernel, publishing
+from support.destination_kinds import KINDS, LOWER, Place, prepare
+from support.filesystems import NAMES, Filesystem
+from support.trees import Entry, Tree, identities, is_in, placed, subtree, tree, without
 
 OUTCOMES: Final = Path(__file__).parents[2] / "docs" / "outcomes.md"
 
 PUBLISHING: Final = {
-    "file": calls.file,
-    "write_bytes": calls.write_bytes,
-    "folder": calls.folder,
-    "path to a file": calls.path_to_file,
-    "path to a folder": calls.path_to_folder,
+    "file": publishing.file,
+    "write_bytes": publishing.write_bytes,
+    "folder": publishing.folder,
+    "path to a file": publishing.path_to_file,
+    "path to a folder": publishing.path_to_folder,
 }
 WITH_BODY: Final = {"file", "folder", "path to a file", "path to a folder"}
 RENAMING: Final = ("rename", "exchange")
@@ -186,11 +185,11 @@ def test_renaming_does_what_the_bare_system_call_does(fs: Filesystem, question: 
     assert tree(place.root) == tree(twin.root)
 
 
-def make(question: Question, place: Place, other: Path | None) -> calls.Attempt:
+def make(question: Question, place: Place, other: Path | None) -> publishing.Attempt:
     """Makes the call that the question is about."""
     overwrite = question.overwrite == OVERWRITE
     if question.call in PUBLISHING:
-        return calls.attempt(PUBLISHING[question.call], place.destination, overwrite=overwrite)
+        return publishing.attempt(PUBLISHING[question.call], place.destination, overwrite=overwrite)
     assert other is not None
     try:
         if question.call == "rename":
@@ -198,8 +197,8 @@ def make(question: Question, place: Place, other: Path | None) -> calls.Attempt:
         else:
             atomik.exchange(other, place.destination)
     except OSError as error:
-        return calls.Attempt(error)
-    return calls.Attempt()
+        return publishing.Attempt(error)
+    return publishing.Attempt()
 
 
 def prepare_source(place: Place, question: Question) -> Path | None:
@@ -207,7 +206,7 @@ def prepare_source(place: Place, question: Question) -> Path | None:
     if question.call not in RENAMING:
         return None
     source = place.root / "new-file"
-    source.write_bytes(calls.NEW)
+    source.write_bytes(publishing.NEW)
     return source
 
 
@@ -242,7 +241,7 @@ def expected_tree(question: Question, place: Place, other: Path | None, before: 
 
 
 def new_version(question: Question) -> Tree:
-    file = Entry(0o100000, calls.NEW)
+    file = Entry(0o100000, publishing.NEW)
     folder = Entry(0o040000, b"")
     if question.call in ("folder", "path to a folder"):
         return {"": folder, "/inner": folder, "/new": file, "/inner/new": file}

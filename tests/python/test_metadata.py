@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import atomik
-import calls
 import pytest
-from attributes import ACCESS, DEFAULT, allowing, attributes, set_attribute
-from calls import ALL, MAKING_FILES, MAKING_FOLDERS, NEW, fill
-from filesystems import Filesystem
-from processes import NOBODY, ROOT, User, run_as
+from support import publishing
+from support.filesystems import Filesystem
+from support.processes import NOBODY, ROOT, User, run_as
+from support.publishing import ALL, MAKING_FILES, MAKING_FOLDERS, NEW, fill
+from support.xattrs import ACCESS, DEFAULT, allowing, attributes, set_attribute
 
 FOREIGN_GROUP: Final = 23456
 OTHER_USER: Final = 12345
@@ -93,7 +93,7 @@ def staging_options(fs: Filesystem, user: User, elsewhere: bool) -> dict[str, An
 
 
 def publish(call: str, destination: Path, **options: Any) -> None:
-    ALL[call](destination, calls.nothing, **options)
+    ALL[call](destination, publishing.nothing, **options)
 
 
 def assert_made_as_usual(

@@ -9,7 +9,7 @@ from typing import Final
 
 import atomik
 import pytest
-from filesystems import Filesystem
+from support.filesystems import Filesystem
 
 
 def _overwrites(name: str) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 import atomik
-import kernel
 import pytest
-from filesystems import Filesystem
-from processes import NOBODY, run_as
+from support import kernel
+from support.filesystems import Filesystem
+from support.processes import NOBODY, run_as
 
 _TYPES: Final[Mapping[str, str]] = {
     "ext4": "ext4",

@@ -14,13 +14,12 @@ from typing import Any, Final
 
 import atomik
 import pytest
-import slots
-from bodies import CHILD_ENDINGS
-from filesystems import Filesystem, leftovers
-from guards import KINDS, Kind, each_kind, run_program, start_program
-from processes import ROOT, run_as
+from support import guard_programs, slot_names
+from support.filesystems import Filesystem, leftovers
+from support.guard_kinds import KINDS, Kind, each_kind
+from support.processes import ROOT, run_as, run_program, start_program
 
-BODIES: Final = Path(__file__).with_name("bodies.py")
+PROGRAMS: Final = Path(guard_programs.__file__)
 
 # What a child's ending means as an exit status: refused commits are tracebacks.
 STATUSES: Final = {
@@ -65,7 +64,7 @@ def with_old(fs: Filesystem, kind: Kind) -> Path:
 
 
 def test_every_ending_of_a_child_has_a_status() -> None:
-    assert STATUSES.keys() == CHILD_ENDINGS.keys()
+    assert STATUSES.keys() == guard_programs.CHILD_ENDINGS.keys()
 
 
 @pytest.mark.parametrize("ending", STATUSES)
@@ -74,7 +73,7 @@ def test_a_forked_child_changes_nothing_however_it_ends(
     fs: Filesystem, kind: Kind, ending: str
 ) -> None:
     destination = with_old(fs, kind)
-    ended = run_program(BODIES, "fork", kind.name, destination, ending)
+    ended = run_program(PROGRAMS, "fork", kind.name, destination, ending)
     assert (ended.returncode, ended.stdout) == (0, f"{STATUSES[ending]}\n"), ended.stderr
     assert kind.read(destination) == "new"
     if ending in ("falling out", "commit", "rollback"):
@@ -88,7 +87,7 @@ def test_a_forked_childs_destructors_change_nothing(
     fs: Filesystem, kind: Kind, ending: str
 ) -> None:
     destination = with_old(fs, kind)
-    ended = run_program(BODIES, "fork_while_entered_by_hand", kind.name, destination, ending)
+    ended = run_program(PROGRAMS, "fork_while_entered_by_hand", kind.name, destination, ending)
     status = 0 if ending == "falling out" else STATUSES[ending]
     assert (ended.returncode, ended.stdout) == (0, f"{status}\n"), ended.stderr
     assert kind.read(destination) == "new"
@@ -99,7 +98,7 @@ def test_a_child_that_outlives_the_commit_holds_nobody_up(tmp_path: Path, kind: 
     destination = tmp_path / "destination"
     kind.publish(destination, "old")
     with start_program(
-        BODIES, "fork_and_leave_the_child_running", kind.name, destination
+        PROGRAMS, "fork_and_leave_the_child_running", kind.name, destination
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
@@ -250,7 +249,7 @@ def test_a_generator_that_nobody_finishes_rolls_back(tmp_path: Path, kind: Kind)
 @each_filesystem_with_and_without_unnamed_files
 def test_the_interpreters_end_rolls_back(fs: Filesystem, kind: Kind, program: str) -> None:
     destination = with_old(fs, kind)
-    ended = run_program(BODIES, program, kind.name, destination)
+    ended = run_program(PROGRAMS, program, kind.name, destination)
     assert ended.returncode == 0
     if program == "end_with_an_open_guard":
         # As of an open file.
@@ -267,7 +266,7 @@ def test_the_interpreters_end_rolls_back(fs: Filesystem, kind: Kind, program: st
 
 def in_the_body(program: str, kind: Kind, destination: Path) -> "subprocess.Popen[str]":
     """Starts a program and waits until its body has begun."""
-    started = start_program(BODIES, program, kind.name, destination)
+    started = start_program(PROGRAMS, program, kind.name, destination)
     assert started.stdout is not None
     assert started.stdout.readline() == "in the body\n"
     return started
@@ -284,7 +283,7 @@ def test_kill_in_the_body_leaves_at_most_one_orphan_which_the_next_writer_remove
     assert kind.read(destination) == "old"
     unnamed = kind.name == "file" and fs.unnamed
     orphans = [path for path in fs.path.iterdir() if path != destination]
-    assert orphans == ([] if unnamed else [slots.porch(destination)])
+    assert orphans == ([] if unnamed else [slot_names.porch(destination)])
     kind.publish(destination, "new", overwrite=True)
     assert kind.read(destination) == "new"
     assert fs.leftovers() == []
@@ -303,7 +302,7 @@ def test_several_killed_writers_leave_one_orphan_each_and_the_next_writer_remove
     if kind.name == "file" and fs.unnamed:
         assert fs.leftovers() == []
     else:
-        porch, room = slots.porch(destination), slots.room(destination)
+        porch, room = slot_names.porch(destination), slot_names.room(destination)
         assert sorted(fs.path.iterdir()) == sorted([destination, porch, room])
         assert len(list(room.iterdir())) == len(programs) - 1
     kind.publish(destination, "new", overwrite=True)

@@ -12,8 +12,6 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import atomik
 import pytest
-import slots
-from filesystems import NAMES, Filesystem, leftovers
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -27,6 +25,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from support import slot_names
+from support.filesystems import NAMES, Filesystem, leftovers
 
 pytestmark = pytest.mark.thread_unsafe(reason="hypothesis runs one test in one thread")
 
@@ -277,8 +277,10 @@ def test_long_names_of_one_beginning_never_share_a_slot(
         names = [prefix + ending for ending in endings]
         with two_guards(*(parent + b"/" + name for name in names)) as (one, other):
             assert one.parent != other.parent
-            assert one.parent == slots.porch(Path(os.fsdecode(parent)) / os.fsdecode(names[0]))
-            assert other.parent == slots.porch(Path(os.fsdecode(parent)) / os.fsdecode(names[1]))
+            assert one.parent == slot_names.porch(Path(os.fsdecode(parent)) / os.fsdecode(names[0]))
+            assert other.parent == slot_names.porch(
+                Path(os.fsdecode(parent)) / os.fsdecode(names[1])
+            )
         assert sorted(os.listdir(parent)) == sorted(names)
 
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import atomik
 import pytest
-from filesystems import Filesystem
+from support.filesystems import Filesystem
 
 MIB: Final = 1 << 10
 """In the unit of proc(5), kB."""

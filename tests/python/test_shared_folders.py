@@ -16,9 +16,9 @@ from typing import Final
 
 import atomik
 import pytest
-from crowds import Crowd, Say, Wait, crowd
-from filesystems import Filesystem, Missing, Mounts, leftovers
-from writing import (
+from support.crowd import Crowd, Say, Wait, crowd
+from support.filesystems import Filesystem, Missing, Mounts, leftovers
+from support.outcomes import (
     CALLS,
     Call,
     Outcome,

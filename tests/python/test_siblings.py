@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import atomik
 import pytest
-from filesystems import Filesystem
-from trees import tree
+from support.filesystems import Filesystem
+from support.trees import tree
 
 EXCHANGES: Final = ["ext4", "xfs", "btrfs", "tmpfs", "overlay"]
 with_exchange = pytest.mark.parametrize("fs", EXCHANGES, indirect=True)

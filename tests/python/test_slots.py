@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Final
 
 import atomik
-import kernel
 import pytest
-import slots
-from crowds import Say, Wait, crowd
-from filesystems import Filesystem
-from guards import start_program
-from inject import strace
-from writing import CALLS, Outcome, say_attempt, unexpected
+from support import kernel, slot_names, strace
+from support.crowd import Say, Wait, crowd
+from support.filesystems import Filesystem
+from support.outcomes import CALLS, Outcome, say_attempt, unexpected
+from support.processes import start_program
 
 pytestmark = pytest.mark.thread_unsafe(reason="forks processes")
 
@@ -258,7 +256,7 @@ def test_a_file_that_is_about_to_replace_another_is_complete_and_has_its_mode(
     )
     subprocess.run(command, check=False, timeout=60)
     assert destination.read_text() == "old"
-    porch = slots.porch(destination)
+    porch = slot_names.porch(destination)
     assert porch.read_text() == "new"
     assert stat.S_IMODE(porch.stat().st_mode) == 0o640
     porch.unlink()

@@ -1,6 +1,6 @@
 """A snapshot holds one version still: through publishes, for other threads, processes and users, and no longer.
 
-Versions are words that `guards.KINDS["folder"]` writes into every file: reading one proves that it is complete.
+Versions are words that `guard_kinds.KINDS["folder"]` writes into every file: reading one proves that it is complete.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import atomik
-import kernel
 import pytest
-from crowds import Crowd, Job, Say, Wait, crowd
-from filesystems import Filesystem
-from guards import KINDS, run_program, start_program
-from processes import NOBODY, ROOT, User, run_as
-from tracing import Call, calls_between_marks
-from trees import identities, tree
+from support import kernel
+from support.crowd import Crowd, Job, Say, Wait, crowd
+from support.filesystems import Filesystem
+from support.guard_kinds import KINDS
+from support.processes import NOBODY, ROOT, User, run_as, run_program, start_program
+from support.strace import Call, calls_between_marks
+from support.trees import identities, tree
 
 pytestmark = pytest.mark.thread_unsafe(reason="forks")
 
@@ -768,7 +768,7 @@ SLOW_WRITER: Final = """
 import os, sys
 from pathlib import Path
 import atomik
-from guards import KINDS
+from support.guard_kinds import KINDS
 
 print(os.getpid(), flush=True)
 KINDS["folder"].publish(Path("destination"), "slow", overwrite=True, durability="none")
@@ -826,7 +826,7 @@ BUDGET: Final = {"opening": 6, "closing": 3, "closing a displaced version": 36}
 
 PROGRAM: Final = """
 import atomik
-from tracing import mark
+from support.strace import mark
 
 def publish():
     with atomik.folder("site", overwrite=True, durability="none"):

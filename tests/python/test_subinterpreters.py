@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from guards import run_program
+from support.processes import run_program
 
 _PROGRAM = """
 import sys

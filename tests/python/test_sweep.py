@@ -21,13 +21,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import atomik
-import kernel
 import pytest
-import slots
-from crowds import Say, Wait, crowd
-from filesystems import Filesystem
-from processes import NOBODY, ROOT, User, run_as
-from trees import identities, tree
+from support import kernel, slot_names
+from support.crowd import Say, Wait, crowd
+from support.filesystems import Filesystem
+from support.processes import NOBODY, ROOT, User, run_as
+from support.trees import identities, tree
 
 with_exchange = pytest.mark.parametrize(
     "fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True
@@ -99,7 +98,7 @@ def _kill(pid: int) -> None:
 
 def _names_of(destination: Path) -> tuple[Path, Path, Path]:
     """Returns where porch, room and lock are."""
-    return slots.porch(destination), slots.room(destination), slots.lock(destination)
+    return slot_names.porch(destination), slot_names.room(destination), slot_names.lock(destination)
 
 
 def _age(path: Path, seconds: float) -> None:
@@ -114,7 +113,7 @@ def _allocated(folder: Path) -> int:
 
 def test_an_orphan_is_reported_and_removed(fs: Filesystem) -> None:
     _orphan(fs.path / "site")
-    slot = slots.porch(fs.path / "site")
+    slot = slot_names.porch(fs.path / "site")
     os.sync()
     size = _allocated(slot)
     assert size >= 10_000
@@ -162,7 +161,7 @@ def test_staging_in_a_folder_of_its_own_is_swept_there(fs: Filesystem) -> None:
     _orphan(fs.path / "site", tmp_dir=elsewhere)
     assert atomik.sweep(fs.path) == []
     (found,) = atomik.sweep(elsewhere)
-    assert found.path == slots.porch(elsewhere / "site")
+    assert found.path == slot_names.porch(elsewhere / "site")
     assert os.listdir(elsewhere) == []
 
 
@@ -183,7 +182,7 @@ def test_what_lives_is_left(fs: Filesystem) -> None:
         (staging / "file").touch()
         _orphan(fs.path / "other")
         (found,) = atomik.sweep(fs.path)
-        assert found.path == slots.porch(fs.path / "other")
+        assert found.path == slot_names.porch(fs.path / "other")
         assert (staging / "file").exists()
     assert (fs.path / "site" / "file").exists()
 
@@ -300,7 +299,7 @@ def test_a_room_with_nobody_in_it_is_an_orphan(fs: Filesystem) -> None:
 def test_where_others_can_rename_a_room_has_a_mode_of_its_own(fs: Filesystem) -> None:
     home = fs.folder("home", 0o777)
     with _folder(home / "site"), _rolled_back(home / "site"):
-        for slot in (slots.porch(home / "site"), slots.room(home / "site")):
+        for slot in (slot_names.porch(home / "site"), slot_names.room(home / "site")):
             assert stat.S_IMODE(slot.stat().st_mode) == 0o1700
     assert os.listdir(home) == ["site"]
 
@@ -324,9 +323,9 @@ def test_a_version_that_is_read_is_left_until_its_reader_has_gone(fs: Filesystem
             pass
         for dry_run in (True, False):
             assert atomik.sweep(fs.path, dry_run=dry_run) == []
-        assert (slots.porch(fs.path / "site") / "site" / "old").exists()
+        assert (slot_names.porch(fs.path / "site") / "site" / "old").exists()
     (found,) = atomik.sweep(fs.path)
-    expected = (slots.porch(fs.path / "site"), 1, True)
+    expected = (slot_names.porch(fs.path / "site"), 1, True)
     assert (found.path, found.files, found.removed) == expected
     assert os.listdir(fs.path) == ["site"]
 
@@ -371,12 +370,12 @@ def test_another_users_orphan_is_left(fs: Filesystem, owner: User, sweeper: User
     home = fs.folder("home", 0o777)
     run_as(owner, lambda: _orphan(home / "site"))
     assert run_as(sweeper, lambda: atomik.sweep(home) == [])
-    assert list(home.iterdir()) == [slots.porch(home / "site")]
+    assert list(home.iterdir()) == [slot_names.porch(home / "site")]
     assert run_as(owner, lambda: [orphan.removed for orphan in atomik.sweep(home)]) == [True]
     assert os.listdir(home) == []
 
 
-@pytest.mark.parametrize("name", [slots.porch, slots.room])
+@pytest.mark.parametrize("name", [slot_names.porch, slot_names.room])
 def test_a_folder_that_is_no_slot_is_left_where_others_can_rename(
     fs: Filesystem, name: Callable[[Path], Path]
 ) -> None:
@@ -394,7 +393,7 @@ def test_a_folder_that_is_no_slot_is_left_where_others_can_rename(
 
 
 def test_another_users_room_is_left(fs: Filesystem) -> None:
-    room = slots.room(fs.path / "site", NOBODY.uid)
+    room = slot_names.room(fs.path / "site", NOBODY.uid)
     slot = room / "0123456789abcdef"
     (slot / "site").mkdir(parents=True)
     before = tree(fs.path)
@@ -436,7 +435,7 @@ def test_names_that_only_look_like_ours_are_left(tmp_path: Path, kind: str) -> N
 def test_things_of_another_kind_under_a_slots_name_are_left(fs: Filesystem) -> None:
     home, precious = fs.folder("home"), fs.folder("precious")
     (precious / "file").touch()
-    for name in (slots.porch, slots.room, slots.lock):
+    for name in (slot_names.porch, slot_names.room, slot_names.lock):
         name(home / "a").symlink_to(precious)
         name(home / "b").symlink_to(precious / "file")
         name(home / "c").symlink_to("nowhere")
@@ -458,9 +457,9 @@ def test_folders_below_are_swept_only_if_asked(fs: Filesystem) -> None:
     for place in places:
         place.mkdir(exist_ok=True)
         _orphan(place / "site")
-    assert [orphan.path for orphan in atomik.sweep(fs.path)] == [slots.porch(fs.path / "site")]
+    assert [orphan.path for orphan in atomik.sweep(fs.path)] == [slot_names.porch(fs.path / "site")]
     found = [orphan.path for orphan in atomik.sweep(fs.path, recursive=True)]
-    assert sorted(found) == sorted(slots.porch(place / "site") for place in places[1:])
+    assert sorted(found) == sorted(slot_names.porch(place / "site") for place in places[1:])
     assert fs.leftovers() == []
 
 
@@ -483,7 +482,7 @@ def test_an_orphan_holds_no_way_out(fs: Filesystem) -> None:
     precious = fs.folder("precious")
     (precious / "file").write_text("precious")
     _orphan(fs.path / "site")
-    staged = slots.porch(fs.path / "site") / "site"
+    staged = slot_names.porch(fs.path / "site") / "site"
     (staged / "link").symlink_to(precious)
     (staged / "hard").hardlink_to(precious / "file")
     before = tree(precious)
@@ -501,13 +500,13 @@ def test_what_an_ordinary_user_cannot_enter_is_passed_over(fs: Filesystem) -> No
     found = run_as(
         NOBODY, lambda: [str(orphan.path) for orphan in atomik.sweep(home, recursive=True)]
     )
-    assert found == [str(slots.porch(home / "open" / "site"))]
+    assert found == [str(slot_names.porch(home / "open" / "site"))]
 
 
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"], indirect=True)
 def test_what_resists_is_reported_as_not_removed(fs: Filesystem) -> None:
     _orphan(fs.path / "site")
-    resisting = slots.porch(fs.path / "site") / "site" / "one"
+    resisting = slot_names.porch(fs.path / "site") / "site" / "one"
     fs.make_immutable(resisting)
     (found,) = atomik.sweep(fs.path)
     assert not found.removed
@@ -523,7 +522,7 @@ def test_of_an_orphan_of_another_lock_domain_only_its_age_tells(fs: Filesystem, 
     # And so it is where folders cannot be locked: there each writer is as if in a domain of its own.
     home = fs.folder("home")
     word = {"lock": "lock", "room": f"u{os.geteuid()}", "file in a room": f"u{os.geteuid()}"}
-    top = slots.foreign(home / "site", word.get(kind, "0"))
+    top = slot_names.foreign(home / "site", word.get(kind, "0"))
     orphan = top / "0123456789abcdef" if top.name.startswith(".atomik-u") else top
     if kind in ("porch", "room"):
         top.mkdir(mode=0o700)
@@ -547,7 +546,7 @@ def test_of_an_orphan_of_another_lock_domain_only_its_age_tells(fs: Filesystem, 
 
 
 def test_an_old_orphan_of_another_lock_domain_that_is_locked_here_is_left(fs: Filesystem) -> None:
-    slot = slots.foreign(fs.path / "site")
+    slot = slot_names.foreign(fs.path / "site")
     slot.mkdir(mode=0o700)
     _age(slot, 7200)
     reader = os.open(slot, os.O_RDONLY)
@@ -578,10 +577,10 @@ def test_a_displaced_version_that_is_to_be_a_backup_becomes_it(
     (fs.folder("site") / "new").touch()
     if previous:
         (fs.folder("site.bak") / "older").touch()
-    slot = slots.porch(fs.path / "site")
+    slot = slot_names.porch(fs.path / "site")
     if where == "room":
-        fs.folder(slots.room(fs.path / "site").name, 0o700)
-        slot = slots.room(fs.path / "site") / "0123456789abcdef"
+        fs.folder(slot_names.room(fs.path / "site").name, 0o700)
+        slot = slot_names.room(fs.path / "site") / "0123456789abcdef"
     slot.mkdir(0o700)
     (slot / "site").mkdir()
     (slot / "site" / "old").touch()
@@ -606,7 +605,7 @@ def test_a_backup_that_is_newer_is_not_replaced_by_an_orphan(
     fs: Filesystem, previous: bool
 ) -> None:
     (fs.folder("site") / "new").touch()
-    slot = fs.folder(slots.porch(fs.path / "site").name, 0o700)
+    slot = fs.folder(slot_names.porch(fs.path / "site").name, 0o700)
     (slot / "site").mkdir()
     replaced = fs.folder("older")
     _mark(slot, staged=fs.path / "site", replaced=replaced if previous else None)
@@ -623,7 +622,7 @@ def test_a_staged_version_is_never_taken_for_a_displaced_one(fs: Filesystem) -> 
     # What is left when a writer is killed between the mark and the exchange.
     (fs.folder("site") / "old").touch()
     (fs.folder("site.bak") / "older").touch()
-    slot = fs.folder(slots.porch(fs.path / "site").name, 0o700)
+    slot = fs.folder(slot_names.porch(fs.path / "site").name, 0o700)
     (slot / "site").mkdir()
     _mark(slot, staged=slot / "site", replaced=fs.path / "site.bak")
     (found,) = atomik.sweep(fs.path)
@@ -655,7 +654,7 @@ def test_paths_of_any_type_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for spelling in spellings:
         _orphan(tmp_path / "site")
         (found,) = atomik.sweep(spelling)
-        assert found.path == Path(os.fsdecode(spelling)) / slots.porch(tmp_path / "site").name
+        assert found.path == Path(os.fsdecode(spelling)) / slot_names.porch(tmp_path / "site").name
         assert found.removed
     assert os.listdir(tmp_path) == []
 
@@ -664,7 +663,7 @@ def test_an_orphan_shows_what_it_is(tmp_path: Path) -> None:
     _orphan(tmp_path / "site")
     (found,) = atomik.sweep(tmp_path)
     expected = (
-        rf"Orphan\(path=\"{re.escape(str(slots.porch(tmp_path / 'site')))}\", bytes={found.bytes}, files=2, "
+        rf"Orphan\(path=\"{re.escape(str(slot_names.porch(tmp_path / 'site')))}\", bytes={found.bytes}, files=2, "
         r"age=\d+\.\d, removed=True\)"
     )
     assert re.fullmatch(expected, repr(found))
@@ -674,7 +673,7 @@ def test_an_orphan_shows_what_it_is(tmp_path: Path) -> None:
 
 def test_thousands_of_orphans_go_in_one_sweep(tmp_path: Path) -> None:
     for number in range(3000):
-        slot = slots.porch(tmp_path / f"{number}")
+        slot = slot_names.porch(tmp_path / f"{number}")
         (slot / f"{number}").mkdir(parents=True, mode=0o700)
     assert len(atomik.sweep(tmp_path)) == 3000
     assert os.listdir(tmp_path) == []

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Final
 
 import atomik
-import kernel
 import pytest
-from filesystems import Filesystem
-from processes import ROOT, run_as
-from tracing import Call, calls_between_marks
+from support import kernel
+from support.filesystems import Filesystem
+from support.processes import ROOT, run_as
+from support.strace import Call, calls_between_marks
 
 _PROGRAM: Final = """
 import os, sys
 import atomik
-from tracing import mark
+from support.strace import mark
 
 kind, durability, files = sys.argv[1:]
 

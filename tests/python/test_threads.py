@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn, TypeAlias, TypeVar
 
 import atomik
 import pytest
-from filesystems import leftovers
+from support.filesystems import leftovers
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from typing import Final
 
 import atomik
 import pytest
-from filesystems import Filesystem
-from torturers import Torture, read
+from support.filesystems import Filesystem
+from support.torture import Torture, read
 
 SECONDS: Final = float(os.environ.get("ATOMIK_TORTURE_SECONDS", "10"))
 

@@ -1,6 +1,6 @@
 """`update=True`: staging is a complete clone of the present version, and shares no inode with it.
 
-The trees are those of `clones.py`, each built, cloned and compared on each filesystem, by root and
+The trees are those of `support/hard_trees.py`, each built, cloned and compared on each filesystem, by root and
 by an ordinary user. What cannot be cloned is refused before the body, by its name.
 """
 
@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import atomik
-import attributes
 import pytest
-from clones import FOR_ROOT, TREES, Build, describe, described_itself, inodes
-from filesystems import Filesystem
-from guards import run_program
-from processes import NOBODY, ROOT, User, run_as
+from support import xattrs
+from support.filesystems import Filesystem
+from support.hard_trees import FOR_ROOT, TREES, Build
+from support.processes import NOBODY, ROOT, User, run_as, run_program
+from support.trees import describe, describe_one, inodes
 
 # <linux/fiemap.h>: _IOWR('f', 11, struct fiemap), and the layout of that and of an extent.
 _FIEMAP: Final = 0xC020660B
@@ -96,15 +96,15 @@ def test_the_folder_itself_keeps_its_mode_owner_attributes_and_acls(
 
     def update() -> None:
         destination.mkdir()
-        attributes.set_attribute(destination, "user.atomik", b"mine")
-        attributes.set_attribute(destination, attributes.ACCESS, attributes.allowing(1234))
-        attributes.set_attribute(destination, attributes.DEFAULT, attributes.allowing(1235))
+        xattrs.set_attribute(destination, "user.atomik", b"mine")
+        xattrs.set_attribute(destination, xattrs.ACCESS, xattrs.allowing(1234))
+        xattrs.set_attribute(destination, xattrs.DEFAULT, xattrs.allowing(1235))
         (destination / "file").write_text("old")
         destination.chmod(0o2750)
-        before, file = described_itself(destination), describe(destination)
+        before, file = describe_one(destination), describe(destination)
         with _update(destination):
             pass
-        assert described_itself(destination) == before
+        assert describe_one(destination) == before
         assert describe(destination) == file
 
     run_as(user, update)
@@ -145,15 +145,15 @@ def test_what_the_body_changes_is_all_that_changes(fs: Filesystem) -> None:
     destination = fs.folder("site")
     for name in ("kept", "changed", "removed"):
         (destination / name).write_text("old")
-    kept = describe(destination)[b"kept"]
+    kept = describe(destination)["kept"]
     with _update(destination) as staging:
         (staging / "changed").write_text("new")
         (staging / "removed").unlink()
         (staging / "added").write_text("new")
         assert (destination / "changed").read_text() == "old"
     after = describe(destination)
-    assert sorted(after) == [b"added", b"changed", b"kept"]
-    assert after[b"kept"] == kept
+    assert sorted(after) == ["added", "changed", "kept"]
+    assert after["kept"] == kept
     assert (destination / "changed").read_text() == "new"
 
 

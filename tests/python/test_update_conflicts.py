@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import atomik
 import pytest
-from crowds import Say, Wait, crowd
-from filesystems import Filesystem
-from trees import Tree, tree
+from support.crowd import Say, Wait, crowd
+from support.filesystems import Filesystem
+from support.trees import Tree, tree
 
 with_exchange = pytest.mark.parametrize(
     "fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import atomik
-import attributes
 import pytest
-from filesystems import Filesystem
-from processes import NOBODY, run_as
+from support import xattrs
+from support.filesystems import Filesystem
+from support.processes import NOBODY, run_as
 
 _OLD: Final = "first\nsecond\n"
 _APPENDING: Final = ("a", "a+", "ab", "ab+")
@@ -151,9 +151,9 @@ def test_metadata_is_kept(fs: Filesystem, mode: atomik.OpenMode) -> None:
     destination = _old(fs)
     os.chown(destination, 1234, 5678)
     destination.chmod(0o640)
-    attributes.set_attribute(destination, "user.atomik", b"mine")
-    attributes.set_attribute(destination, attributes.ACCESS, attributes.allowing(4321))
-    before, kept = destination.stat(), attributes.attributes(destination)
+    xattrs.set_attribute(destination, "user.atomik", b"mine")
+    xattrs.set_attribute(destination, xattrs.ACCESS, xattrs.allowing(4321))
+    before, kept = destination.stat(), xattrs.attributes(destination)
     with _open(destination, mode) as staging:
         staging.write(_data("new", mode))
     after = destination.stat()
@@ -162,7 +162,7 @@ def test_metadata_is_kept(fs: Filesystem, mode: atomik.OpenMode) -> None:
         before.st_uid,
         before.st_gid,
     )
-    assert attributes.attributes(destination) == kept
+    assert xattrs.attributes(destination) == kept
     assert after.st_ino != before.st_ino
 
 

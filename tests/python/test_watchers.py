@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import atomik
-import fuse
-import kernel
 import pytest
-from filesystems import NAMES, Filesystem
-from groups import add_all
-from processes import NOBODY, ROOT, User, run_as
-from watching import CLOSE_WRITE, CREATE, ISDIR, MOVED_FROM, MOVED_TO, OPEN, Watch, watching
+from support import fuse_servers, kernel
+from support.filesystems import NAMES, Filesystem
+from support.inotify import CLOSE_WRITE, CREATE, ISDIR, MOVED_FROM, MOVED_TO, OPEN, Watch, watching
+from support.processes import NOBODY, ROOT, User, run_as
+from support.publishing import add_all
 
 pytestmark = pytest.mark.thread_unsafe(reason="forks")
 
@@ -73,7 +72,7 @@ OPTIONS: Final[Mapping[str, dict[str, Any]]] = {
 }
 
 everywhere = pytest.mark.parametrize(
-    "fs", [*NAMES, *(set(fuse.SERVERS) - set(NAMES))], indirect=True
+    "fs", [*NAMES, *(set(fuse_servers.SERVERS) - set(NAMES))], indirect=True
 )
 locally = pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True)
 each_call = pytest.mark.parametrize("call", CALLS)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import slots
+from support import slot_names
 
 STRACE = ("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock")
 
@@ -29,7 +29,7 @@ with atomik.file("page", "w", overwrite=True, durability="none") as f:
 def test_slots_have_random_names_and_an_orphan_is_never_taken_over(
     tmp_path: Path, errno: str
 ) -> None:
-    porch = slots.porch(tmp_path / "site")
+    porch = slot_names.porch(tmp_path / "site")
     porch.mkdir()
     taken: list[str] = []
     for content in ("first", "second"):

@@ -10,10 +10,10 @@ from typing import Final, TypeAlias
 
 import atomik
 import pytest
-import slots
-from crowds import THREADS, WRITERS, Crowd, Say, Wait, crowd
-from filesystems import Filesystem
-from processes import NOBODY, run_as
+from support import slot_names
+from support.crowd import THREADS, WRITERS, Crowd, Say, Wait, crowd
+from support.filesystems import Filesystem
+from support.processes import NOBODY, run_as
 
 pytestmark = pytest.mark.thread_unsafe(reason="forks processes that start threads of their own")
 
@@ -127,7 +127,7 @@ def read_writer(destination: Path) -> int:
 @everywhere
 def test_the_next_writer_removes_the_lock_of_a_killed_one(fs: Filesystem, call: str) -> None:
     destination = fs.path / "destination"
-    lock = slots.lock(destination)
+    lock = slot_names.lock(destination)
     if call != "file":  # a new file needs no slot, and looks for nothing
         lock.touch(0o600)
     for writer in range(2):
@@ -147,11 +147,11 @@ def test_a_publish_lock_that_another_user_leaves_is_an_error_in_the_end(fs: File
         folder(destination, 1, True, lambda: None)
 
     run_as(NOBODY, publish)
-    slots.lock(destination).touch(0o600)
+    slot_names.lock(destination).touch(0o600)
     with pytest.raises(atomik.DestinationBusyError, match="another user's"):
         run_as(NOBODY, publish)
     assert read_writer(destination) == 1
-    slots.lock(destination).unlink()
+    slot_names.lock(destination).unlink()
 
 
 def all_open_at_once(publish: Publish, destination: Path, overwrite: bool) -> Counter[str]:

@@ -1,6 +1,6 @@
 """Small disks on loop devices and tmpfs, what fills them, and what takes them away.
 
-All are mounted in the private mount namespace of `filesystems.py`, below the folder of the `fs`
+All are mounted in the private mount namespace of `support/filesystems.py`, below the folder of the `fs`
 fixture: whatever ends the test process ends the mounts, and they free their loop devices.
 """
 
@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-import kernel
 import pytest
-from filesystems import Filesystem
+from support import kernel
+from support.filesystems import Filesystem
 
 # EXT4_IOC_SHUTDOWN of fs/ext4/ext4.h is XFS_IOC_GOINGDOWN of <xfs/xfs_fs.h>: _IOR('X', 125, __u32).
 _SHUTDOWN: Final = 2 << 30 | 4 << 16 | ord("X") << 8 | 125

@@ -14,7 +14,7 @@ from typing import Final
 
 import atomik
 import pytest
-from filesystems import Filesystem
+from support.filesystems import Filesystem
 
 from disks.ground import Blocks, Kind, make_image, mounted, mounted_image, or_skip, run, sync
 from disks.ways import NEW, OLD, WAYS, Report, Trial, Way, each

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from filesystems import Filesystem
+from support.filesystems import Filesystem
 
 from disks.ground import SMALL, Disk, Supply, small_disk
 from disks.ways import NEW, PRESENT, WITH_BODY, Report, Trial, Way, each, each_way

@@ -16,7 +16,7 @@ from typing import Final
 
 import atomik
 import pytest
-from filesystems import Filesystem
+from support.filesystems import Filesystem
 
 from disks.ground import make_image, mounted_image, or_skip, run
 from disks.ways import NEW, PRESENT, WAYS, Trial, Way, each_way, write_all

@@ -16,7 +16,7 @@ from typing import Final
 
 import atomik
 import pytest
-from filesystems import Filesystem, leftovers
+from support.filesystems import Filesystem, leftovers
 
 from disks.ground import (
     Kind,

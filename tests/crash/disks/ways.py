@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import atomik
 import pytest
-from filesystems import leftovers
+from support.filesystems import leftovers
 
 SIZE: Final = 40_000
 _NAMES: Final = ("one", "deep/two", "deep/deeper/three", "deep/deeper/four")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import slots
+from support import slot_names
 
 OLD: Final = b"old"
 
@@ -88,7 +88,7 @@ def lay_out(top: Path, there: str, around: str, litter: tuple[str, ...]) -> None
 
 def _places(count: int) -> list[Path]:
     """Names the porch and slots in the room; of two places the second is the room itself."""
-    porch, room = slots.porch(Path("dest")), slots.room(Path("dest"))
+    porch, room = slot_names.porch(Path("dest")), slot_names.room(Path("dest"))
     if count == 2:
         return [porch, room]
     return [porch, *(room / f"{number:016x}" for number in range(1, count))][:count]

@@ -17,7 +17,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
-import kernel
+from support.kernel import (
+    AT_FDCWD,
+    LIBC,
+    become_dumpable,
+    checked,
+    enter_private_mount_namespace,
+)
 
 from fuzz.perform import perform
 
@@ -40,24 +46,20 @@ _MS_NOSUID_NODEV: Final = 2 | 4
 
 def confine(jail: Path, user: int) -> None:
     """Makes `jail` the one place where this program can write, and becomes `user`."""
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def check(result: int) -> None:
-        if result != 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-
-    kernel.enter_private_mount_namespace()
+    enter_private_mount_namespace()
     # A slave: what others unmount goes here too, and does not stay busy for this program.
     attributes = struct.pack("=QQQQ", _RDONLY, 0, _MS_SLAVE, 0)
     size = ctypes.c_size_t(len(attributes))
-    check(libc.syscall(_MOUNT_SETATTR, kernel.AT_FDCWD, b"/", _AT_RECURSIVE, attributes, size))
-    check(libc.mount(b"jail", os.fsencode(jail), b"tmpfs", _MS_NOSUID_NODEV, b"size=64m,mode=0755"))
+    checked(LIBC.syscall(_MOUNT_SETATTR, AT_FDCWD, b"/", _AT_RECURSIVE, attributes, size))
+    checked(
+        LIBC.mount(b"jail", os.fsencode(jail), b"tmpfs", _MS_NOSUID_NODEV, b"size=64m,mode=0755")
+    )
     os.chown(jail, user, user)
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
     if user:
-        kernel.become_dumpable()
+        become_dumpable()
     os.umask(0o022)
 
 

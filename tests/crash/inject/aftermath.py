@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import atomik
 import atomik.errors
-import kernel
+from support import kernel
 
 from inject.bench import Bench, Outcome
 from inject.worlds import BACKUP, ELSEWHERE, State, look

@@ -10,13 +10,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filesystems import Filesystem
+from support import strace
+from support.filesystems import Filesystem
+from support.strace import Call, Injection
 
-from inject import strace
 from inject.forks import Forks
 from inject.operations import Operation
 from inject.server import BEGIN, END
-from inject.strace import Call, Injection
 from inject.worlds import Build, State, look
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import slots
+from support import slot_names
 
 from inject.operations import Keep, Operation
 from inject.worlds import DESTINATION, alive, file, porch, with_neighbour
@@ -48,7 +48,7 @@ class _Staged:
         if self._mistake == "takes a name that nobody knows":
             return world / _UNKNOWN
         if self._mistake == "removes another's slot after an error":
-            return slots.foreign(world / DESTINATION)
+            return slot_names.foreign(world / DESTINATION)
         return porch(world)
 
     def _publish(self, fd: int, staging: Path, destination: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from filesystems import Mounts
+from support.filesystems import Mounts
 
 from inject.forks import Forks
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from inject.strace import Call
+from support.strace import NOT_THE_LIBRARYS, Call
 
 _LOOKING: Final = ("EIO", "ENOMEM", "EACCES")
 _CHANGING: Final = ("EIO", "ENOSPC", "EDQUOT", "ENOMEM", "EACCES", "EROFS", "EINTR")
@@ -58,18 +58,8 @@ _LOOKS: Final = frozenset(
 
 NEVER: Final = frozenset(
     [
-        # The allocator's: both languages end the process when there is no memory.
-        "brk",
-        "mmap",
-        "munmap",
-        "mremap",
-        "madvise",
-        "mprotect",
-        # The interpreter's locks and signal handlers, which cannot fail.
-        "futex",
-        "sched_yield",
-        "rt_sigaction",
-        "rt_sigprocmask",
+        # Without memory both languages end the process; locks and signal handlers cannot fail.
+        *NOT_THE_LIBRARYS,
         # A descriptor is closed whatever close(2) answers; strace can only answer *instead* of closing it.
         "close",
         # These cannot fail.

@@ -7,9 +7,10 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from support.strace import Injection
+
 from inject.aftermath import unmended
 from inject.bench import Bench, Outcome
-from inject.strace import Injection
 from inject.worlds import State
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import atomik
-import kernel
+from support import kernel
 
 from inject.worlds import (
     BACKUP,

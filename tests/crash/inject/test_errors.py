@@ -16,13 +16,14 @@ their calls with others. All errors of all calls on all filesystems are marked `
 from collections.abc import Callable, Iterator
 
 import pytest
-from filesystems import NAMES, Filesystem
+from support import strace
+from support.filesystems import NAMES, Filesystem
+from support.strace import Call, Injection
 
-from inject import careless, errors, judgement, strace
+from inject import careless, errors, judgement
 from inject.bench import Bench
 from inject.forks import Forks
 from inject.operations import ALL, Operation
-from inject.strace import Call, Injection
 
 pytestmark = [
     pytest.mark.skipif(strace.why_not() is not None, reason=str(strace.why_not())),

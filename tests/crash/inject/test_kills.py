@@ -11,13 +11,14 @@ is marked `slow`.
 from collections.abc import Iterator
 
 import pytest
-from filesystems import Filesystem
+from support import strace
+from support.filesystems import Filesystem
+from support.strace import Injection
 
-from inject import careless, judgement, strace
+from inject import careless, judgement
 from inject.bench import Bench
 from inject.forks import Forks
 from inject.operations import ALL, Operation
-from inject.strace import Injection
 
 pytestmark = [
     pytest.mark.skipif(strace.why_not() is not None, reason=str(strace.why_not())),

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import slots as names
+from support import slot_names as names
 
 Build: TypeAlias = Callable[[Path], None]
 State: TypeAlias = dict[str, tuple[int, bytes, Mapping[str, bytes]]]

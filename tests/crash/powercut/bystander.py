@@ -12,7 +12,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Final
 
-from powercut import linux
+from support import kernel
 
 _PAUSE: Final = 0.001
 _RECORD: Final = bytes(64)
@@ -60,7 +60,7 @@ def append(file: Path) -> None:
 
 
 def _append_forever(file: Path, synced: "Synchronized[int]", parent: int) -> None:
-    linux.die_with_parent(parent)
+    kernel.die_with_parent(parent)
     following = 0.0
     while True:
         append(file)

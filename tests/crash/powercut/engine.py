@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from powercut import device, linux, states
+from support import kernel
+
+from powercut import device, states
 from powercut.configurations import CONFIGURATIONS, UNSOUND, Configuration
 from powercut.interface import Workload
 from powercut.replay import Replayer, Unmountable
@@ -135,7 +137,7 @@ _entered: Final[list[device.Place]] = []  # this process's
 
 
 def _begin_process(parent: int, root: Path) -> None:
-    linux.die_with_parent(parent)
+    kernel.die_with_parent(parent)
     _entered.append(device.Place.enter(root))
 
 

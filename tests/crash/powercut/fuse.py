@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from support import kernel
+
 from powercut import linux, log
 
 IMAGE: Final = "image"
@@ -80,7 +82,7 @@ def exported(image: Path, log_file: Path, target: Path, outside: int) -> Iterato
 
 
 def _serve(fd: int, image: Path, log_file: Path, outside: int, parent: int) -> None:
-    linux.die_with_parent(parent)
+    kernel.die_with_parent(parent)
     backing = os.open(image, os.O_RDWR)
     with log_file.open("wb", buffering=_MAX_WRITE) as file:
         linux.leave_private_mounts(outside)

@@ -4,18 +4,17 @@ import ctypes
 import errno
 import fcntl
 import os
-import signal
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Self
 
-import kernel
+from support import kernel
+from support.kernel import checked
 
 _MS_REC: Final = 0x4000
 _MS_PRIVATE: Final = 1 << 18
-_PR_SET_PDEATHSIG: Final = 1
 _FALLOC_FL_PUNCH_HOLE: Final = 0x3  # with FALLOC_FL_KEEP_SIZE, as fallocate(2) demands
 
 # <linux/loop.h>, <linux/fs.h>, <linux/btrfs.h>
@@ -41,14 +40,7 @@ def enter_private_mounts() -> int:
 
 
 def leave_private_mounts(outside: int) -> None:
-    _check(_libc.setns(outside, kernel.CLONE_NEWNS), "setns")
-
-
-def die_with_parent(parent: int) -> None:
-    """Has the kernel kill this process when its parent ends, however that ends."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
-    if os.getppid() != parent:
-        os._exit(1)  # it ended before the call
+    checked(_libc.setns(outside, kernel.CLONE_NEWNS), "setns")
 
 
 def mount(source: str, target: Path, kind: str | None, options: str = "", flags: int = 0) -> None:
@@ -59,7 +51,7 @@ def mount(source: str, target: Path, kind: str | None, options: str = "", flags:
         flags,
         options.encode(),
     )
-    _check(result, f"{source} on {target} ({kind}, {options!r})")
+    checked(result, f"{source} on {target} ({kind}, {options!r})")
 
 
 @contextmanager
@@ -73,11 +65,11 @@ def mounted(source: str, target: Path, kind: str, options: str = "") -> Iterator
 
 def unmount(target: Path) -> None:
     """Unmounts, and fails with EBUSY where that would leave the filesystem running."""
-    _check(_libc.umount2(os.fsencode(target), 0), os.fspath(target))
+    checked(_libc.umount2(os.fsencode(target), 0), os.fspath(target))
 
 
 def punch_hole(fd: int, offset: int, length: int) -> None:
-    _check(_libc.fallocate(fd, _FALLOC_FL_PUNCH_HOLE, offset, length), "fallocate")
+    checked(_libc.fallocate(fd, _FALLOC_FL_PUNCH_HOLE, offset, length), "fallocate")
 
 
 def data_chunks(fd: int, size: int) -> Iterator[int]:
@@ -145,9 +137,3 @@ def _configured(config: bytes) -> tuple[int, str]:
                     raise
             else:
                 return fd, path
-
-
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), what)

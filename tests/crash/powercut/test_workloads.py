@@ -14,7 +14,7 @@ from typing import Final
 
 import atomik
 import pytest
-import slots
+from support import slot_names
 
 from powercut import peers, publishing, versions
 from powercut.grouping import Grouping
@@ -327,7 +327,7 @@ def test_two_orphans_of_one_destination_are_noticed(where: tuple[str, str], root
     state = states(workload, root)[COUNT]
     live = state / "parent/live"
     for slot in where:
-        place = slots.porch(live) if slot == "porch" else slots.room(live) / slot
+        place = slot_names.porch(live) if slot == "porch" else slot_names.room(live) / slot
         place.mkdir(parents=True)
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"litter"}
@@ -359,7 +359,9 @@ def test_what_belongs_to_nobody_is_noticed(name: str, root: Path) -> None:
 def test_the_next_writer_removes_an_orphan(workload: Workload, where: str, root: Path) -> None:
     state = states(workload, root)[COUNT]
     live = state / "parent/live"
-    orphan = slots.porch(live) if where == "porch" else slots.room(live) / "0123456789abcdef"
+    orphan = (
+        slot_names.porch(live) if where == "porch" else slot_names.room(live) / "0123456789abcdef"
+    )
     orphan.mkdir(parents=True)
     (orphan / "live").write_bytes(b"half")
 
@@ -370,7 +372,7 @@ def test_the_next_writer_removes_an_orphan(workload: Workload, where: str, root:
 @named([workload for workload in QUICK if isinstance(workload, Publishing) and workload.replaced])
 def test_the_next_writer_removes_a_lock_that_was_left(workload: Workload, root: Path) -> None:
     state = states(workload, root)[COUNT]
-    slots.lock(state / "parent/live").touch(0o600)
+    slot_names.lock(state / "parent/live").touch(0o600)
 
     assert workload.check(state, ALL_LABELS) == []
     assert set(os.listdir(state / "parent")) - {BACKUP} == {"live"}
@@ -381,7 +383,7 @@ def test_an_orphan_that_the_next_writer_leaves_is_noticed(root: Path) -> None:
     workload = find("file-wb-replace-full-4096")
     state = states(workload, root)[COUNT]
     # No writer removes what another user has.
-    room = slots.room(state / "parent/live", os.geteuid() + 1)
+    room = slot_names.room(state / "parent/live", os.geteuid() + 1)
     room.mkdir()
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"next writer"}
@@ -394,7 +396,7 @@ def test_a_next_writer_that_fails_is_noticed(root: Path, monkeypatch: pytest.Mon
 
     workload = find("write_bytes-replace-full-4096")
     state = states(workload, root)[COUNT]
-    slots.porch(state / "parent/live").touch()
+    slot_names.porch(state / "parent/live").touch()
     monkeypatch.setattr(atomik, "write_bytes", refuse)
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"next writer"}
@@ -409,7 +411,7 @@ def test_a_next_writer_that_writes_nothing_is_noticed(
 
     workload = find("write_bytes-replace-full-4096")
     state = states(workload, root)[COUNT]
-    slots.porch(state / "parent/live").touch()
+    slot_names.porch(state / "parent/live").touch()
     monkeypatch.setattr(atomik, "write_bytes", write_nothing)
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"next writer"}
@@ -428,7 +430,7 @@ def test_named_staging_has_a_name(tmp_path: Path) -> None:
 
     without_unnamed_files(publish)
 
-    assert stagings == [slots.porch(tmp_path / "file") / "file"]
+    assert stagings == [slot_names.porch(tmp_path / "file") / "file"]
 
 
 def test_unnamed_files_are_refused_to_one_call_only(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from filesystems import Filesystem, Missing, Mounts
+from support.filesystems import Filesystem, Missing, Mounts
 
 
 @pytest.fixture

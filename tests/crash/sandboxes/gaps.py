@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import atomik.errors
-import kernel
-from filesystems import Filesystem
 from seccomp import Rule
+from support import kernel
+from support.filesystems import Filesystem
 
 from sandboxes.operations import Operation, Outcome
 

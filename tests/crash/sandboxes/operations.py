@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import atomik
-import calls
-from trees import identities, tree
+from support import publishing
+from support.trees import identities, tree
 
 OLD: Final = b"old"
 THEIRS: Final = b"theirs"
@@ -32,7 +32,7 @@ class Operation:
 
     @property
     def makes_folder(self) -> bool:
-        return self.call in calls.MAKING_FOLDERS or self.call.endswith("folder")
+        return self.call in publishing.MAKING_FOLDERS or self.call.endswith("folder")
 
     @property
     def moves(self) -> bool:
@@ -77,7 +77,7 @@ class Outcome:
 
 def operations() -> Iterator[Operation]:
     """Lists all operations; add those to come (update, backup, group, modes "a" and "r+") here."""
-    for call in calls.ALL:
+    for call in publishing.ALL:
         for overwrite in (False, True):
             yield Operation(call, overwrite)
             if call not in ("write_bytes", "write_text"):
@@ -115,7 +115,7 @@ def run(operation: Operation, folder: Path, durability: str = "none") -> Outcome
             _MOVES[operation.call](folder / SOURCE, destination, operation)
         else:
             options: dict[str, Any] = {"overwrite": operation.overwrite, "durability": durability}
-            calls.ALL[operation.call](destination, body, **options)
+            publishing.ALL[operation.call](destination, body, **options)
     except OSError as raised:
         error = raised
     after = identities(folder)
@@ -149,8 +149,8 @@ def _make(path: Path, version: bytes, operation: Operation) -> None:
         path.write_bytes(version)
         return
     path.mkdir()
-    if version == calls.NEW:
-        calls.fill(path)
+    if version == publishing.NEW:
+        publishing.fill(path)
     else:
         (path / "only").write_bytes(version)
 
@@ -158,9 +158,11 @@ def _make(path: Path, version: bytes, operation: Operation) -> None:
 def _version(path: Path) -> str:
     if not stat.S_ISDIR(path.lstat().st_mode):
         content = path.read_bytes()
-        return content.decode() if content in (OLD, THEIRS, calls.NEW) else f"torn: {content!r}"
+        return (
+            content.decode() if content in (OLD, THEIRS, publishing.NEW) else f"torn: {content!r}"
+        )
     found = {name: entry.content for name, entry in tree(path).items()}
-    if found == {"inner": b"", "new": calls.NEW, "inner/new": calls.NEW}:
+    if found == {"inner": b"", "new": publishing.NEW, "inner/new": publishing.NEW}:
         return "new"
     if set(found) == {"only"} and found["only"] in (OLD, THEIRS):
         return found["only"].decode()

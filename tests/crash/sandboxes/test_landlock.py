@@ -15,9 +15,9 @@ from typing import Any, Final
 import atomik
 import landlock
 import pytest
-from calls import ALL, IN_GROUP, MAKING_FILES, MAKING_FOLDERS, Attempt, attempt
-from filesystems import Filesystem
-from processes import NOBODY, ROOT, User, run_as
+from support.filesystems import Filesystem
+from support.processes import NOBODY, ROOT, User, run_as
+from support.publishing import ALL, IN_GROUP, MAKING_FILES, MAKING_FOLDERS, Attempt, attempt
 
 pytestmark = pytest.mark.skipif(landlock.version() == 0, reason="this kernel has no Landlock")
 

@@ -17,12 +17,11 @@ from typing import Final
 
 import atomik
 import atomik.errors
-import kernel
 import pytest
-import slots
-from filesystems import Filesystem
-from processes import ROOT, run_as
 from seccomp import SUPPORTED, Rule, deny
+from support import kernel, slot_names
+from support.filesystems import Filesystem
+from support.processes import ROOT, run_as
 
 from sandboxes.gaps import ERRNOS, GAPS, Gap, System, broken_promises, broken_rollback
 from sandboxes.operations import Operation, operations, run
@@ -211,7 +210,7 @@ def test_clean_up_crosses_no_mount_on_any_kernel(
     (elsewhere / "precious").write_text("kept")
     # The same filesystem: the device number does not tell it from the folder around it.
     fs.bind(elsewhere, destination / "inner")
-    mount = slots.porch(destination) / "destination" / "inner"
+    mount = slot_names.porch(destination) / "destination" / "inner"
     rules = [Rule(call, number) for call in denied]
     try:
         assert run_as(ROOT, partial(replace_over_a_mount, destination, rules)) == ["CleanupWarning"]

@@ -17,9 +17,9 @@ from functools import partial
 from typing import Final, NoReturn, TypeVar
 
 import atomik
-import kernel
 import pytest
-from processes import User, run_as
+from support import kernel
+from support.processes import User, run_as
 
 VICTIM: Final = User(64101, 64101)
 ATTACKER: Final = User(64102, 64102)

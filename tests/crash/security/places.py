@@ -5,9 +5,9 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from filesystems import Filesystem
-from processes import User
-from trees import Identity, Tree, identities, tree
+from support.filesystems import Filesystem
+from support.processes import User
+from support.trees import Identity, Tree, identities, tree
 
 from security.people import VICTIM
 

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Final
 
 import atomik
-import kernel
 import pytest
-import slots
-from calls import ALL
-from filesystems import Filesystem
-from processes import ROOT, User, run_as
-from trees import tree
+from support import kernel, slot_names
+from support.filesystems import Filesystem
+from support.processes import ROOT, User, run_as
+from support.publishing import ALL
+from support.trees import tree
 
 from security.people import (
     ATTACKER,
@@ -56,9 +55,9 @@ def test_a_folder_that_was_renamed_to_a_slot_is_not_emptied(
     parent = shared(fs, OPEN)
     destination, precious = parent / NAME, parent / "precious"
     places = {
-        "porch": slots.porch(destination),
-        "room": slots.room(destination, VICTIM.uid),
-        "lock": slots.lock(destination),
+        "porch": slot_names.porch(destination),
+        "room": slot_names.room(destination, VICTIM.uid),
+        "lock": slot_names.lock(destination),
     }
     slot = places[which.split(maxsplit=1)[0]]
     run_as(VICTIM, partial(make_precious, precious, mode))

@@ -15,10 +15,10 @@ from typing import Final
 
 import atomik
 import pytest
-import slots
-from filesystems import Filesystem
-from processes import ROOT, User, run_as
-from trees import identities
+from support import slot_names
+from support.filesystems import Filesystem
+from support.processes import ROOT, User, run_as
+from support.trees import identities
 
 from security.people import VICTIM
 from security.places import Home, home
@@ -128,11 +128,11 @@ def as_displaced(destination: Path, grow: Callable[[Path], None]) -> None:
 
 
 def as_orphan(destination: Path, grow: Callable[[Path], None]) -> None:
-    _orphan(slots.porch(destination), destination, grow)
+    _orphan(slot_names.porch(destination), destination, grow)
 
 
 def as_orphan_in_a_room(destination: Path, grow: Callable[[Path], None]) -> None:
-    room = slots.room(destination)
+    room = slot_names.room(destination)
     room.mkdir(0o700)
     _orphan(room / "0123456789abcdef", destination, grow)
 
@@ -198,8 +198,8 @@ def test_folders_that_their_owner_cannot_enter_go(fs: Filesystem, discard: str) 
 
 
 _SLOTS: Final[Mapping[str, Callable[[Path], Path]]] = {
-    "porch": slots.porch,
-    "room": lambda destination: slots.room(destination) / "0123456789abcdef",
+    "porch": slot_names.porch,
+    "room": lambda destination: slot_names.room(destination) / "0123456789abcdef",
 }
 WHERE: Final[Mapping[str, str]] = {
     "inside": f"{NAME}/inner/mount",
@@ -214,7 +214,7 @@ WHERE: Final[Mapping[str, str]] = {
 @pytest.mark.leaves_orphans  # a mount point cannot be removed
 def test_a_mount_in_an_orphan_is_not_crossed(fs: Filesystem, slot: str, where: str) -> None:
     private, parent = home(fs, ROOT), fs.folder("parent")
-    room = slots.room(parent / NAME)
+    room = slot_names.room(parent / NAME)
     target = room if where == "on the room" else _SLOTS[slot](parent / NAME) / WHERE[where]
     target.mkdir(parents=True)
     fs.bind(private.path, target)
@@ -234,7 +234,7 @@ def test_a_mount_in_staging_is_not_crossed_by_the_rollback(fs: Filesystem, where
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", atomik.CleanupWarning)
         with contextlib.suppress(LookupError), atomik.folder(parent / NAME):
-            target = slots.porch(parent / NAME) / WHERE[where]
+            target = slot_names.porch(parent / NAME) / WHERE[where]
             target.mkdir(parents=True, exist_ok=True)
             fs.bind(private.path, target)
             raise LookupError

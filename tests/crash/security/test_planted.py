@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-import slots
-from calls import ALL, MAKING_FOLDERS, NEW
-from filesystems import Filesystem
-from processes import ROOT, User, run_as
-from trees import identities, tree
+from support import slot_names
+from support.filesystems import Filesystem
+from support.processes import ROOT, User, run_as
+from support.publishing import ALL, MAKING_FOLDERS, NEW
+from support.trees import identities, tree
 
 from security.people import (
     ATTACKER,
@@ -181,7 +181,10 @@ def test_what_stands_in_the_place_of_slots_is_passed_over(
     fs: Filesystem, plant: str, places: str, user: User, mode: int
 ) -> None:
     parent, private = shared(fs, mode), home(fs, user)
-    named = {"porch": slots.porch(parent / NAME), "room": slots.room(parent / NAME, user.uid)}
+    named = {
+        "porch": slot_names.porch(parent / NAME),
+        "room": slot_names.room(parent / NAME, user.uid),
+    }
 
     def prepare() -> list[object]:
         return [PLANTS[plant](named[place], private) for place in places.split(" and ")]
@@ -209,14 +212,14 @@ def test_a_hard_link_to_a_file_of_the_victims_costs_it_nothing(
     # Where fs.protected_hardlinks is 0 the attacker can make one, elsewhere to what it may write.
     parent, private = shared(fs, STICKY), home(fs)
     named = {
-        "porch": slots.porch(parent / NAME),
-        "room": slots.room(parent / NAME, VICTIM.uid),
-        "lock": slots.lock(parent / NAME),
+        "porch": slot_names.porch(parent / NAME),
+        "room": slot_names.room(parent / NAME, VICTIM.uid),
+        "lock": slot_names.lock(parent / NAME),
     }
     named[what].hardlink_to(private.file)
     if what == "room":
         # Only those who find the porch taken look for the room before their publish.
-        run_as(ATTACKER, slots.porch(parent / NAME).mkdir)
+        run_as(ATTACKER, slot_names.porch(parent / NAME).mkdir)
 
     def prepare() -> object:
         return _lock(private.file) if locked else None
@@ -256,8 +259,8 @@ def test_what_stands_in_the_place_of_a_lock_is_an_error_and_not_a_wait(
 
     def prepare() -> object:
         if moment == "in the room":
-            slots.porch(destination).mkdir()
-        return PLANTS[plant](slots.lock(destination), private)
+            slot_names.porch(destination).mkdir()
+        return PLANTS[plant](slot_names.lock(destination), private)
 
     with holding(prepare):
         before = identities(parent)
@@ -274,11 +277,11 @@ def test_a_thousand_planted_slots_are_passed_over(fs: Filesystem, mode: int) -> 
     destination = parent / NAME
 
     def plant() -> None:
-        slots.porch(destination).mkdir()
+        slot_names.porch(destination).mkdir()
         for number in range(1000):
-            slots.room(destination, VICTIM.uid + number).mkdir()
-            slots.foreign(destination, number=number).mkdir()
-            (slots.room(destination, VICTIM.uid) / f"{number:016x}").mkdir()
+            slot_names.room(destination, VICTIM.uid + number).mkdir()
+            slot_names.foreign(destination, number=number).mkdir()
+            (slot_names.room(destination, VICTIM.uid) / f"{number:016x}").mkdir()
 
     run_as(ATTACKER, plant)
     before = identities(parent)

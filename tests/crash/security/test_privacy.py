@@ -17,10 +17,9 @@ from typing import Any, Final
 
 import atomik
 import pytest
-import slots
-from filesystems import Filesystem
-from inject import strace
-from processes import run_as
+from support import slot_names, strace
+from support.filesystems import Filesystem
+from support.processes import run_as
 
 from security.people import ATTACKER, OPEN, STICKY, VICTIM, Attack, Step, attacking, publish_for
 from security.people import SECONDS as RACE
@@ -74,8 +73,12 @@ def look_everywhere(parent: Path, attack: Attack) -> Step:
     def step() -> bool:
         descriptors = Path("/proc") / str(attack.victim) / "fd"
         numbers = [descriptors / str(number) for number in range(3, 12)]
-        room = slots.room(parent / NAME, VICTIM.uid)
-        guessed = [slots.porch(parent / NAME) / NAME, room, *(slot / NAME for slot in listed(room))]
+        room = slot_names.room(parent / NAME, VICTIM.uid)
+        guessed = [
+            slot_names.porch(parent / NAME) / NAME,
+            room,
+            *(slot / NAME for slot in listed(room)),
+        ]
         return any(sees(place) for place in (*numbers, *guessed, parent / NAME, *listed(parent)))
 
     return step
@@ -130,12 +133,12 @@ def test_private_content_is_never_seen(
 
     if place == "room":
         for name in (destination, other):
-            run_as(ATTACKER, slots.porch(name).mkdir)
+            run_as(ATTACKER, slot_names.porch(name).mkdir)
     with attacking(partial(look_everywhere, parent)) as attack:
         ends = publish_for(attack, VICTIM, SECONDS, publish_both, umask=0)
     if place == "room":
         for name in (destination, other):
-            slots.porch(name).rmdir()
+            slot_names.porch(name).rmdir()
     assert attack.wins == 0
     assert set(ends) == {"published"}
     assert permissions(destination) == private["permissions"]
@@ -192,10 +195,10 @@ def test_every_inode_is_private_from_its_first_moment(
     private = 0o700 if publish == "folder" else 0o600
     parent = shared(fs, OPEN)
     if place == "room":
-        run_as(ATTACKER, slots.porch(parent / NAME).mkdir)
+        run_as(ATTACKER, slot_names.porch(parent / NAME).mkdir)
     lines = trace(parent, publish, private)
     if place == "room":
-        slots.porch(parent / NAME).rmdir()
+        slot_names.porch(parent / NAME).rmdir()
     made = [call for line in lines if (call := makes(line)) is not None]
     assert made or any("O_TMPFILE" in line for line in lines)
     for where, mode in made:

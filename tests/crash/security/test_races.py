@@ -17,12 +17,11 @@ from stat import S_ISREG
 from typing import Final
 
 import atomik
-import kernel
 import pytest
-import slots
-from calls import NEW
-from filesystems import Filesystem
-from processes import ROOT, run_as
+from support import kernel, slot_names
+from support.filesystems import Filesystem
+from support.processes import ROOT, run_as
+from support.publishing import NEW
 
 from security.people import (
     ATTACKER,
@@ -167,7 +166,7 @@ each_place = pytest.mark.parametrize("place", ["porch", "room"])
 
 def prepare_place(parent: Path, place: str) -> list[str]:
     """Takes the porch from the victim if it is to be in the room; returns which names to attack."""
-    porch, room = slots.porch(parent / NAME), slots.room(parent / NAME, VICTIM.uid)
+    porch, room = slot_names.porch(parent / NAME), slot_names.room(parent / NAME, VICTIM.uid)
     if place == "porch":
         return [porch.name, room.name]
     # The attacker's, and not one that its attacks remove.
@@ -204,7 +203,7 @@ def test_a_destination_that_is_swapped_gains_nothing(
 @each_length
 def test_a_lock_that_is_swapped_gains_nothing(fs: Filesystem, seconds: float) -> None:
     private, parent = home(fs), shared(fs, OPEN)
-    lock, to_file = slots.lock(parent / NAME), parent / "to file"
+    lock, to_file = slot_names.lock(parent / NAME), parent / "to file"
 
     def plant_and_remove(_: Attack) -> Step:
         def step() -> None:
@@ -232,7 +231,7 @@ def test_a_writer_whose_names_are_removed_comes_to_an_end(
 ) -> None:
     private, parent = home(fs), shared(fs, OPEN)
     names = [parent / name for name in prepare_place(parent, place)]
-    names.append(slots.lock(parent / NAME))
+    names.append(slot_names.lock(parent / NAME))
 
     def remove(_: Attack) -> Step:
         def step() -> None:

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NoReturn, Self, TypeAlias
 
-from guards import AnyGuard
+from support.guard_kinds import AnyGuard
 
 _BEGIN: Final = "/atomik-begin"
 _END: Final = "/atomik-end"

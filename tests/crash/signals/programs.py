@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
-import slots
-from guards import KINDS, Kind
+from support import slot_names
+from support.guard_kinds import KINDS, Kind
 
 
 def exit_at_once(kind: Kind, destination: str) -> NoReturn:
@@ -139,7 +139,7 @@ def commit_at_exit(kind: Kind, destination: str) -> None:
 
 def commit_while_finalizing(kind: Kind, destination: str) -> None:
     """Lets a daemon's commit return when the interpreter no longer gives it back the GIL."""
-    name = slots.lock(Path(destination))
+    name = slot_names.lock(Path(destination))
     lock = os.open(name, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     opened = threading.Event()

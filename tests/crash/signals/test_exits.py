@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from filesystems import Filesystem
-from guards import KINDS, Kind, run_program
+from support.filesystems import Filesystem
+from support.guard_kinds import KINDS, Kind
+from support.processes import run_program
 
 from signals.programs import PROGRAMS
 

@@ -16,8 +16,8 @@ from typing import Any, Final, NoReturn
 
 import atomik
 import pytest
-from filesystems import Filesystem, leftovers
-from guards import AnyGuard, Kind
+from support.filesystems import Filesystem, leftovers
+from support.guard_kinds import AnyGuard, Kind
 
 from signals.delivery import Ending, calls, deliver, why_not
 

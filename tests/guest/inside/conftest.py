@@ -4,9 +4,9 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from filesystems import leftovers
 from shares import IN_THE_GUEST, TRAITS, Share, Shares
 from sharing import CALLS, Call, in_turn
+from support.filesystems import leftovers
 
 
 @pytest.fixture(scope="session")

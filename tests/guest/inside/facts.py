@@ -7,7 +7,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import struct
 import subprocess
 import sys
 import threading
@@ -20,10 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import kernel
 from shares import SOMEBODYS, TRAITS, Share, Shares
+from support import kernel
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 _STATX: Final = 332
 _AT_EMPTY_PATH: Final = 0x1000
 _STATX_MNT_ID: Final = 0x1000
@@ -43,18 +41,14 @@ def statx_mask(path: Path, mask: int) -> int:
     buffer = ctypes.create_string_buffer(256)
     fd = os.open(path, os.O_PATH)
     try:
-        if _libc.syscall(_STATX, fd, b"", _AT_EMPTY_PATH, mask, buffer) != 0:
-            raise OSError(ctypes.get_errno(), "statx")
+        kernel.checked(kernel.LIBC.syscall(_STATX, fd, b"", _AT_EMPTY_PATH, mask, buffer))
     finally:
         os.close(fd)
     return int.from_bytes(buffer.raw[:4], "little")
 
 
 def statfs_type(path: Path) -> str:
-    buffer = ctypes.create_string_buffer(256)
-    if _libc.statfs(os.fsencode(path), buffer) != 0:
-        raise OSError(ctypes.get_errno(), "statfs")
-    return hex(int(struct.unpack_from("l", buffer)[0]) & 0xFFFFFFFF)
+    return hex(kernel.filesystem_type(path))
 
 
 def unnamed(folder: Path) -> str:
@@ -298,8 +292,7 @@ def syncs(folder: Path) -> str:
 
 
 def _syncfs(fd: int) -> None:
-    if _libc.syncfs(fd) != 0:
-        raise OSError(ctypes.get_errno(), "syncfs")
+    kernel.checked(kernel.LIBC.syncfs(fd))
 
 
 def facts(share: Share) -> dict[str, Callable[[], str]]:

@@ -21,10 +21,10 @@ from typing import Any, Final
 
 import atomik
 import pytest
-from filesystems import leftovers
-from processes import NOBODY, ROOT, User, run_as
 from shares import Share
 from sharing import CALLS, Call, broken, fork, in_turn, killed_in_its_body, tokens, word
+from support.filesystems import leftovers
+from support.processes import NOBODY, ROOT, User, run_as
 
 CROWD_SECONDS: Final = float(os.environ.get("ATOMIK_GUEST_SECONDS", "8"))
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import atomik
 import pytest
-from processes import NOBODY, run_as
 from shares import Share
+from support.processes import NOBODY, run_as
 
 
 def test_probe_says_what_the_filesystem_is_known_for(share: Share) -> None:

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from typing import Final
 
-import kernel
+from support import kernel
 
 # Filesystems whose locks reach everybody, by their numbers from <linux/magic.h> and the kernel's sources. Everywhere
 # else names carry the lock domain.

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import kernel
-from mounting import SECONDS, Missing, image_file, need, run
+from support import kernel
+from support.mounting import SECONDS, Missing, image_file, need, run
 
 Command: TypeAlias = Sequence[str | Path]
 

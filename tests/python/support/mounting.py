@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-import kernel
+from support import kernel
 
 SECONDS: Final = 60
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from filesystems import Filesystem
+from support.filesystems import Filesystem
 
 OLD: Final = b"old"
 LOWER: Final = "lower-layer folder"

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import os
 import platform
+import signal
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +17,8 @@ WHITEOUT: Final = 4
 
 AT_FDCWD: Final = -100
 CLONE_NEWNS: Final = 0x00020000
-PR_SET_DUMPABLE: Final = 4
+_PR_SET_PDEATHSIG: Final = 1
+_PR_SET_DUMPABLE: Final = 4
 MNT_DETACH: Final = 2
 
 # The number of renameat2(2), from each architecture's syscall table.
@@ -41,13 +43,21 @@ NO_DUMP: Final = 0x40
 NO_ACCESS_TIME: Final = 0x80
 NO_COPY_ON_WRITE: Final = 0x800000
 
-_libc: Final = ctypes.CDLL(None, use_errno=True)
+LIBC: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def checked(result: int, *said: object) -> int:
+    """Returns what a function of the C library returned, or raises what it says in `errno`."""
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), *said)
+    return result
 
 
 def renameat2(src: Path, dst: Path, flags: int) -> None:
     """Renames with the bare system call."""
-    _check(
-        _libc.syscall(
+    checked(
+        LIBC.syscall(
             _RENAMEAT2[platform.machine()],
             AT_FDCWD,
             os.fsencode(src),
@@ -61,7 +71,7 @@ def renameat2(src: Path, dst: Path, flags: int) -> None:
 def filesystem_type(folder: Path) -> int:
     """Returns the number of a filesystem's type, from <linux/magic.h>, as statfs(2) tells it."""
     answer = ctypes.create_string_buffer(512)
-    _check(_libc.statfs(os.fsencode(folder), answer))
+    checked(LIBC.statfs(os.fsencode(folder), answer))
     word = "I" if platform.machine() == "s390x" else "l"
     (number,) = struct.unpack_from(word, answer)
     assert isinstance(number, int)
@@ -70,25 +80,32 @@ def filesystem_type(folder: Path) -> int:
 
 def enter_private_mount_namespace() -> None:
     """Gives the calling thread, and all that it starts, mounts that nobody else sees."""
-    _check(_libc.unshare(CLONE_NEWNS))
+    checked(LIBC.unshare(CLONE_NEWNS))
 
 
 def unmount(target: Path) -> None:
     """Unmounts what is mounted at `target`, if anything is."""
     try:
-        _check(_libc.umount2(os.fsencode(target), 0))
+        checked(LIBC.umount2(os.fsencode(target), 0))
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ENOENT):
             return
         if error.errno != errno.EBUSY:
             raise
         # Somebody still has a file open there; the mount goes when that is closed.
-        _check(_libc.umount2(os.fsencode(target), MNT_DETACH))
+        checked(LIBC.umount2(os.fsencode(target), MNT_DETACH))
+
+
+def die_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when its parent ends, however that ends."""
+    checked(LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before the call
 
 
 def become_dumpable() -> None:
     """Undoes what setuid(2) does to /proc/self: an ordinary program has it as its own."""
-    _check(_libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0))
+    checked(LIBC.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0))
 
 
 def set_immutable(path: Path, *, immutable: bool) -> None:
@@ -126,9 +143,3 @@ def set_inode_flags(path: Path, flags: int) -> None:
         fcntl.ioctl(fd, _SETFLAGS, struct.pack("=I", flags).ljust(_LONG, b"\0"))
     finally:
         os.close(fd)
-
-
-def _check(result: int) -> None:
-    if result != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

@@ -10,7 +10,6 @@ The first line makes it an *era*: a replacement begins a new one, and loses what
 says. Within an era each update adds its line, so that an update is lost if its line is missing.
 """
 
-import ctypes
 import os
 import random
 import select
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeAlias
 
 import atomik
+
+from support import kernel
 
 History: TypeAlias = tuple[str, ...]
 Say: TypeAlias = Callable[..., None]
@@ -42,9 +43,6 @@ FILES: Final = (
 )
 # A write to a pipe of up to PIPE_BUF bytes is one piece, or nothing if the writer is killed: see pipe(7).
 _LONGEST: Final = 1000
-_PR_SET_PDEATHSIG: Final = 1
-
-_libc: Final = ctypes.CDLL(None)
 
 
 class Mixed(Exception):  # noqa: N818 - it says what was found
@@ -259,16 +257,16 @@ class Torture:
                 assert not details
 
     def _start(self, role: Role) -> None:
-        number, seed = next(self._numbers), self.rng.random()
+        number, seed, parent = next(self._numbers), self.rng.random(), os.getpid()
         with warnings.catch_warnings():
             # The child of a process with threads does its part and ends without pytest.
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if pid == 0:
-            self._child(role, number, random.Random(seed))
+            self._child(role, number, random.Random(seed), parent)
         self._running[pid] = role
 
-    def _child(self, role: Role, number: int, rng: random.Random) -> NoReturn:
+    def _child(self, role: Role, number: int, rng: random.Random, parent: int) -> NoReturn:
         def say(*words: object) -> None:
             line = "\t".join(str(word).replace("\n", " | ") for word in words)
             os.write(self._say, line[:_LONGEST].encode() + b"\n")
@@ -276,7 +274,7 @@ class Torture:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             # Nobody outlives a run whose own process is killed, not even who is stopped: see prctl(2).
-            assert _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) == 0
+            kernel.die_with_parent(parent)
             os.close(self._reports)
             role(self, number, rng, say)
         except BaseException as error:

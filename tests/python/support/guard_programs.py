@@ -1,4 +1,4 @@
-"""Programs that tests run and kill: `python bodies.py NAME KIND DESTINATION [ARGUMENT]`.
+"""Programs that tests run and kill: `python guard_programs.py NAME KIND DESTINATION [ARGUMENT]`.
 
 Each enters a guard over the version "old" and does in its body what its name says.
 """
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
-from guards import KINDS, AnyGuard, Kind
+from support.guard_kinds import KINDS, AnyGuard, Kind
 
 
 def fork(kind: Kind, destination: str, ending: str) -> None:

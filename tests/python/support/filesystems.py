@@ -16,9 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
-import fuse
-import kernel
-from mounting import Missing, image_file, mount, need, remove, run
+from support import fuse_servers, kernel
+from support.mounting import Missing, image_file, mount, need, remove, run
 
 __all__ = ("NAMES", "Filesystem", "Missing", "Mounted", "Mounts", "leftovers", "ours")
 
@@ -57,7 +56,7 @@ _IMAGES: Final = {
         "xfs", 320 << 20, ("-l", "logdev=DEVICE"), ("logdev=DEVICE",), second=80 << 20
     ),
 }
-"""Those that are not in `NAMES` must be asked for by name, as those of `fuse.SERVERS`."""
+"""Those that are not in `NAMES` must be asked for by name, as those of `fuse_servers.SERVERS`."""
 
 _LOWER_POOL: Final = 400
 
@@ -168,7 +167,7 @@ class Mounts:
 
     def two_mounts(self, name: str, undo: ExitStack) -> tuple[Filesystem, Filesystem]:
         """Returns one new empty folder as two mounts of a FUSE filesystem show it."""
-        one, other = self.mounted(name), self.mounted(name + fuse.AGAIN)
+        one, other = self.mounted(name), self.mounted(name + fuse_servers.AGAIN)
         first = self.test_folder(name, undo)
         return first, Filesystem(other.root / first.path.relative_to(one.root), other, undo)
 
@@ -190,7 +189,7 @@ class Mounts:
             self._undo.close()
 
     def _mount(self, name: str) -> Mounted:
-        served = name.removesuffix(fuse.AGAIN) in fuse.SERVERS
+        served = name.removesuffix(fuse_servers.AGAIN) in fuse_servers.SERVERS
         # Options of mount programs are words.
         root = self._place() / (name.replace(" ", "-") if served else name)
         # A test that times out here takes back what it has mounted; the next one begins again.
@@ -245,8 +244,8 @@ class Mounts:
         return _describe("overlay", root, lower=pool)
 
     def _mount_fuse(self, name: str, root: Path, undo: ExitStack) -> Mounted:
-        if name.endswith(fuse.AGAIN):
-            name = name.removesuffix(fuse.AGAIN)
+        if name.endswith(fuse_servers.AGAIN):
+            name = name.removesuffix(fuse_servers.AGAIN)
             # It is mounted first, and so unmounted last.
             self.mounted(name)
             behind = self._served[name]
@@ -254,10 +253,12 @@ class Mounts:
             behind = self.mounted("ext4").root / root.name
             behind.mkdir()
             undo.callback(remove, behind)
-            fuse.prepare(name, behind)
+            fuse_servers.prepare(name, behind)
             self._served[name] = behind
-        fuse.serve(name, behind, root, undo)
-        return _describe(name, root, behind=behind if fuse.SERVERS[name].transparent else None)
+        fuse_servers.serve(name, behind, root, undo)
+        return _describe(
+            name, root, behind=behind if fuse_servers.SERVERS[name].transparent else None
+        )
 
 
 def _mount_tmpfs(root: Path, undo: ExitStack) -> Mounted:

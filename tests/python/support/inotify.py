@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from support.kernel import LIBC, checked
+
 OPEN: Final = 0x20
 CLOSE_WRITE: Final = 0x08
 MOVED_FROM: Final = 0x40
@@ -21,8 +23,6 @@ COMPLETE: Final = CLOSE_WRITE | MOVED_TO
 
 _EVENT: Final = struct.Struct("iIII")
 _BUFFER: Final = 1 << 16
-
-_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,10 @@ class Watch:
 @contextmanager
 def watching(folder: Path) -> Iterator[Watch]:
     """Watches a folder for as long as the body runs."""
-    fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+    fd = checked(LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
     try:
         mask = ctypes.c_uint32(OPEN | COMPLETE | MOVED_FROM | CREATE)
-        _checked(_libc.inotify_add_watch(fd, os.fsencode(folder), mask))
+        checked(LIBC.inotify_add_watch(fd, os.fsencode(folder), mask))
         yield Watch(fd)
     finally:
         os.close(fd)
-
-
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result

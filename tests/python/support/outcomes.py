@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import atomik
-from crowds import Say
+
+from support.crowd import Say
 
 PIECE: Final = 100
 FILES: Final = ("first", "inner/second", "inner/third", "last")

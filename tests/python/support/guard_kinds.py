@@ -1,8 +1,6 @@
 """The three guards in one shape: a version is a word, and reading one proves that it is complete."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,6 @@ import atomik
 import pytest
 
 AnyGuard: TypeAlias = "atomik.File[Any] | atomik.Folder | atomik.Entry"
-
-_SECONDS: Final = 60
 
 
 @dataclass(frozen=True)
@@ -72,23 +68,3 @@ KINDS: Final = {
 }
 
 each_kind = pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: str(kind.name))
-
-
-def start_program(*arguments: str | Path) -> "subprocess.Popen[str]":
-    """Starts a Python program that can import what this process can; the test must end it."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", *arguments],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run_program(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    """Runs such a program to its end."""
-    with start_program(*arguments) as program:
-        out, err = program.communicate(timeout=_SECONDS)
-        return subprocess.CompletedProcess(program.args, program.returncode, out, err)

@@ -148,3 +148,15 @@ IN_GROUP: Final[Mapping[str, Publish]] = {
     "path to a folder": path_to_folder_in_group,
 }
 """The same as members of a group."""
+
+
+def add_all(group: atomik.Group, folder: Path) -> None:
+    """Adds five members of all kinds, in two folders."""
+    group.write_text(folder / "one/file", "new", overwrite=True)
+    with group.folder(folder / "two/folder", overwrite=True) as staging:
+        (staging / "new").write_text("new")
+    group.write_bytes(folder / "one/bytes", b"new")
+    with group.file(folder / "two/text") as file:
+        file.write("new")
+    with group.path(folder / "one/tool.csv") as path:
+        path.write_text("new")

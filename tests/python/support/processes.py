@@ -1,15 +1,18 @@
-"""Running a test's function in a process of its own, as an ordinary user or with another umask."""
+"""Processes of a test's own: a function that runs as another user or with another umask, and Python programs."""
 
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NoReturn, TypeVar
 
-import kernel
+from support import kernel
 
 T = TypeVar("T")
 
@@ -86,3 +89,23 @@ def _pickled(error: BaseException) -> bytes:
     except Exception:
         return pickle.dumps((False, None, AssertionError(report)))
     return answer
+
+
+def start_program(*arguments: str | Path) -> "subprocess.Popen[str]":
+    """Starts a Python program that can import what this process can; the test must end it."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", *arguments],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_program(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Runs such a program to its end."""
+    with start_program(*arguments) as program:
+        out, err = program.communicate(timeout=_SECONDS)
+        return subprocess.CompletedProcess(program.args, program.returncode, out, err)

@@ -1,111 +1,17 @@
-"""Trees that are hard to copy, and all that tells a complete copy from another."""
+"""Trees that are hard to copy, each built by one function."""
 
-import hashlib
 import os
-import stat
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import attributes
-from processes import NOBODY
+from support import xattrs
+from support.processes import NOBODY
 
 # 2001-09-09, before the epoch, and far enough ahead that reading does not set it (mount(8): relatime).
 _PAST: Final = 1_000_000_000_123_456_789
 _BEFORE: Final = -86_400_000_000_001
 _FUTURE: Final = 4_000_000_000_987_654_321
-
-
-@dataclass(frozen=True)
-class Described:
-    """All of one file, folder or other thing that a copy has to have."""
-
-    mode: int
-    owner: tuple[int, int]
-    modified: int
-    content: bytes
-    attributes: tuple[tuple[str, bytes], ...]
-    links: tuple[bytes, ...]
-
-
-def describe_one(path: Path) -> Described:
-    """Describes a file or folder by itself; a name of its own is no part of it.
-
-    Nor is the time of a folder: on xfs it changes when the folder moves to another one.
-    """
-    status = path.lstat()
-    name = os.fsencode(path)
-    return Described(
-        status.st_mode,
-        (status.st_uid, status.st_gid),
-        0 if stat.S_ISDIR(status.st_mode) else status.st_mtime_ns,
-        _content(name, status.st_mode),
-        _attributes(name, status.st_mode),
-        (),
-    )
-
-
-def describe(root: Path) -> dict[bytes, Described]:
-    """Describes all that lies below a folder, by relative path."""
-    found = _names(os.fsencode(root))
-    links: dict[int, list[bytes]] = defaultdict(list)
-    for name, status in found.items():
-        if not stat.S_ISDIR(status.st_mode):
-            links[status.st_ino].append(name)
-    return {
-        name: Described(
-            status.st_mode,
-            (status.st_uid, status.st_gid),
-            status.st_mtime_ns,
-            _content(os.path.join(os.fsencode(root), name), status.st_mode),
-            _attributes(os.path.join(os.fsencode(root), name), status.st_mode),
-            tuple(sorted(links[status.st_ino])),
-        )
-        for name, status in found.items()
-    }
-
-
-def described_itself(folder: Path) -> tuple[int, int, int, dict[str, bytes]]:
-    """Describes what a folder itself is; its time is that of the version."""
-    status = folder.lstat()
-    return status.st_mode, status.st_uid, status.st_gid, attributes.attributes(folder)
-
-
-def inodes(root: Path) -> set[tuple[int, int]]:
-    """Returns which inodes lie below a folder."""
-    return {(status.st_dev, status.st_ino) for status in _names(os.fsencode(root)).values()}
-
-
-def _names(root: bytes) -> dict[bytes, os.stat_result]:
-    found: dict[bytes, os.stat_result] = {}
-    pending = [b""]
-    while pending:
-        folder = pending.pop()
-        with os.scandir(os.path.join(root, folder)) as entries:
-            for entry in entries:
-                name = os.path.join(folder, entry.name)
-                # Not what scandir has cached: a FUSE client's may be old.
-                found[name] = os.lstat(entry.path)
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(name)
-    return found
-
-
-def _content(path: bytes, mode: int) -> bytes:
-    if stat.S_ISLNK(mode):
-        return os.readlink(path)
-    if stat.S_ISREG(mode):
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    return b""
-
-
-def _attributes(path: bytes, mode: int) -> tuple[tuple[str, bytes], ...]:
-    if stat.S_ISLNK(mode) or stat.S_ISFIFO(mode):
-        return ()
-    return tuple(attributes.attributes(Path(os.fsdecode(path))).items())
 
 
 def _sizes(root: Path) -> None:
@@ -199,8 +105,8 @@ def _extended_attributes(root: Path) -> None:
     for name in ("file", "folder", "folder/read-only"):
         if name != "folder":
             (root / name).touch()
-        attributes.set_attribute(root / name, "user.atomik", os.urandom(500))
-        attributes.set_attribute(root / name, "user.empty", b"")
+        xattrs.set_attribute(root / name, "user.atomik", os.urandom(500))
+        xattrs.set_attribute(root / name, "user.empty", b"")
     (root / "folder" / "read-only").chmod(0o444)
 
 
@@ -209,9 +115,9 @@ def _acls(root: Path) -> None:
     (root / "folder" / "without").touch()
     (root / "folder" / "with").touch()
     # Set last: what is below has none of it, and its copy must not inherit it.
-    attributes.set_attribute(root / "folder", attributes.DEFAULT, attributes.allowing(1234))
-    attributes.set_attribute(root / "folder", attributes.ACCESS, attributes.allowing(1235, 0o5))
-    attributes.set_attribute(root / "folder" / "with", attributes.ACCESS, attributes.allowing(1236))
+    xattrs.set_attribute(root / "folder", xattrs.DEFAULT, xattrs.allowing(1234))
+    xattrs.set_attribute(root / "folder", xattrs.ACCESS, xattrs.allowing(1235, 0o5))
+    xattrs.set_attribute(root / "folder" / "with", xattrs.ACCESS, xattrs.allowing(1236))
 
 
 def _fifos(root: Path) -> None:

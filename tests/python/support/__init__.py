@@ -1,0 +1,1 @@
+"""What tests import: filesystems, processes, the library's calls in one shape, descriptions of trees."""
