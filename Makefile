@@ -116,8 +116,10 @@ bench-rust: ## time commits from Rust, in TMPDIR
 .PHONY: test
 test: test-rust test-python test-threads test-crash ## run all tests, Python's against the built wheel
 
+# `cargo test` alone tries a sample of the failing calls.
 .PHONY: test-rust
-test-rust: ## run the Rust tests and the documentation's examples
+test-rust: export ATOMIK_FAULTS := all
+test-rust: ## run the Rust tests, with every failing call, and the documentation's examples
 	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --locked; else cargo test --locked --lib --tests; fi
 	cargo test --locked --doc
 

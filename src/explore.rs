@@ -41,6 +41,7 @@ mod tests;
 mod world;
 
 use scheduler::Run;
+pub(crate) use strategy::Rng;
 
 /// The beginning of the name of every scene's folder: traces leave out the path up to it.
 const SCENE: &str = "atomik-explore-";

@@ -1,8 +1,8 @@
 //! Makes kernel calls fail on purpose: in unit tests, every call of [`crate::sys`] is made through
 //! [`intercept`], which follows the plan that [`inject`] set for this thread, and keeps a trace.
 //!
-//! What the tests prove with it is in `faults/tests.rs`, and of groups in `faults/groups.rs`; what they publish, in
-//! `faults/scene.rs`.
+//! The tests are in `faults/tests.rs`, those of groups in `faults/groups.rs`, those of syncs in `faults/syncing.rs`. They
+//! publish what `faults/scene.rs` has, `faults/judge.rs` judges each run, and `faults/sample.rs` says which faults are tried.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -11,7 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use nix::errno::Errno;
 
 mod groups;
+mod judge;
+mod sample;
 mod scene;
+mod syncing;
 mod tests;
 
 /// A call that is to fail, without being made.

@@ -38,7 +38,7 @@ rm -f "$folder"/*.profraw
 
 export LLVM_PROFILE_FILE=$folder/data/%p%c.profraw
 failed=0
-cargo test --locked --lib --tests || failed=1
+ATOMIK_FAULTS=all cargo test --locked --lib --tests || failed=1
 PYTHONPATH=$folder/site COVERAGE_FILE=$folder/python.data .venv/bin/python -m pytest --cov --cov-report= -m "not slow" "$@" || failed=1
 
 unset LLVM_PROFILE_FILE

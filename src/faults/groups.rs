@@ -4,7 +4,8 @@
 use std::fs;
 use std::path::Path;
 
-use super::tests::{faults_of, is_told, mixed, places, removal_failed};
+use super::judge::{faults_of, is_told, pairs_of, places, removal_failed};
+use super::sample::Sample;
 use super::{Call, Fault, inject, scene};
 use crate::{Committed, Durability, File, Folder, Group, Result};
 
@@ -112,17 +113,18 @@ fn judged(place: &Path, durability: Durability, faults: &[Fault]) -> (Vec<Call>,
     (calls, broken)
 }
 
-fn settle(runs: usize, broken: &[String]) {
-    println!("{runs} runs");
+fn settle(runs: usize, sample: &Sample, broken: &[String]) {
+    println!("{runs} runs ({sample})");
     let shown = broken.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n");
-    assert!(broken.is_empty(), "{} broken promises in {runs} runs\n{shown}", broken.len());
+    assert!(broken.is_empty(), "{} broken promises in {runs} runs ({sample})\n{shown}", broken.len());
 }
 
-/// Every single fault, with the calls of its run.
-fn single(place: &Path, durability: Durability, all: &mut Vec<String>) -> Vec<(Fault, Vec<Call>)> {
+/// The single faults of a sample, with the calls of their runs.
+fn single(place: &Path, durability: Durability, sample: &Sample, all: &mut Vec<String>) -> Vec<(Fault, Vec<Call>)> {
     let (calls, broken) = judged(place, durability, &[]);
     assert!(broken.is_empty(), "{broken:?}");
     faults_of(&calls, 0)
+        .filter(|_| sample.takes_next())
         .map(|fault| {
             let (calls, broken) = judged(place, durability, &[fault]);
             all.extend(
@@ -135,31 +137,25 @@ fn single(place: &Path, durability: Durability, all: &mut Vec<String>) -> Vec<(F
 
 #[test]
 fn one_failing_call_publishes_all_or_none() {
-    let (mut runs, mut broken) = (0, Vec::new());
+    let (mut runs, mut broken, sample) = (0, Vec::new(), Sample::new());
     for (place, durabilities) in places() {
         for durability in durabilities {
-            runs += single(&place, *durability, &mut broken).len();
+            runs += single(&place, *durability, &sample, &mut broken).len();
         }
     }
-    settle(runs, &broken);
+    settle(runs, &sample, &broken);
 }
 
 #[test]
 fn two_failing_calls_leave_each_member_complete_and_the_error_says_how_it_is() {
-    let seed = std::env::var("ATOMIK_FAULTS_SEED")
-        .map_or_else(|_| crate::sys::random().unwrap(), |text| text.parse().unwrap());
+    let sample = Sample::new();
     let (place, _) = places().swap_remove(0);
-    let runs = single(&place, Durability::Full, &mut Vec::new());
-    let mut pairs: Vec<_> = runs
-        .iter()
-        .flat_map(|(first, calls)| faults_of(calls, first.number() + 1).map(|second| [*first, second]))
-        .enumerate()
-        .collect();
-    pairs.sort_by_key(|(index, _)| mixed(seed, *index));
+    let pairs = pairs_of(&single(&place, Durability::Full, &sample, &mut Vec::new()));
+    let tried: Vec<_> = sample.shuffled(pairs).into_iter().take(sample.of(PAIRS)).collect();
     let mut broken = Vec::new();
-    for (_, pair) in pairs.iter().take(PAIRS) {
+    for pair in &tried {
         let (calls, promises) = judged(&place, Durability::Full, pair);
-        broken.extend(promises.into_iter().map(|promise| format!("{pair:?} (seed {seed}): {promise}\n    {calls:?}")));
+        broken.extend(promises.into_iter().map(|promise| format!("{pair:?}: {promise}\n    {calls:?}")));
     }
-    settle(pairs.len().min(PAIRS), &broken);
+    settle(tried.len(), &sample, &broken);
 }
