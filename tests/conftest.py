@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 import pytest
 from support.filesystems import NAMES, Filesystem, Missing, Mounts, leftovers
@@ -24,9 +25,15 @@ def mounts() -> Iterator[Mounts]:
         mounts.close()
 
 
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A new empty folder, wherever pytest makes them."""
+    return tmp_path
+
+
 @pytest.fixture(params=NAMES)
 def fs(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Filesystem]:
-    """A new empty folder (`fs.path`) on each filesystem in turn.
+    """A new empty folder (`fs.here`) on each filesystem in turn.
 
     Choose some of them with `@pytest.mark.parametrize("fs", ["overlay"], indirect=True)`.
     """
@@ -44,8 +51,8 @@ def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     looks: list[Callable[[], list[str]]] = []
     if "fs" in request.fixturenames:
         looks.append(request.getfixturevalue("fs").leftovers)
-    if "tmp_path" in request.fixturenames:
-        looks.append(partial(leftovers, request.getfixturevalue("tmp_path")))
+    if "here" in request.fixturenames:
+        looks.append(partial(leftovers, request.getfixturevalue("here")))
     yield
     if request.node.get_closest_marker("leaves_orphans") is None:
         assert [name for look in looks for name in look()] == []

@@ -3,35 +3,35 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use atomik::{Durability, ErrorKind, File};
 
-use crate::home::Home;
+use crate::test_folder::TestFolder;
 
 const ALL: [Durability; 3] = [Durability::Full, Durability::Ordered, Durability::None];
 
 #[test]
 fn an_existing_file_is_refused_before_anything_is_written() {
-    let home = Home::new().with_file("a", "old");
-    let error = File::options().create(home.at("a")).unwrap_err();
+    let here = TestFolder::new().with_file("a", "old");
+    let error = File::options().create(here.at("a")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
-    assert_eq!((error.path(), error.raw_os_error()), (home.at("a").as_path(), Some(libc::EEXIST)));
+    assert_eq!((error.path(), error.raw_os_error()), (here.at("a").as_path(), Some(libc::EEXIST)));
     assert!(!error.committed() && error.to_string().contains("overwrite"));
-    assert_eq!(home.read("a"), "old");
+    assert_eq!(here.read("a"), "old");
 }
 
 #[test]
 fn a_destination_that_appears_meanwhile_stands() {
-    let home = Home::new();
-    let mut new = File::options().create(home.at("a")).unwrap();
+    let here = TestFolder::new();
+    let mut new = File::options().create(here.at("a")).unwrap();
     new.write_all(b"new").unwrap();
-    std::fs::write(home.at("a"), "other").unwrap();
+    std::fs::write(here.at("a"), "other").unwrap();
     assert_eq!(new.commit().unwrap_err().kind(), ErrorKind::AlreadyExists);
-    assert_eq!(home.read("a"), "other");
+    assert_eq!(here.read("a"), "other");
 }
 
 #[test]
 fn what_is_never_replaced_is_refused_even_when_asked() {
-    let home = Home::new().with_file("folder/x", "");
-    nix::unistd::mkfifo(&home.at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let refuse = |name: &str| File::options().overwrite(true).create(home.at(name)).unwrap_err();
+    let here = TestFolder::new().with_file("folder/x", "");
+    nix::unistd::mkfifo(&here.at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let refuse = |name: &str| File::options().overwrite(true).create(here.at(name)).unwrap_err();
     assert_eq!(refuse("folder").raw_os_error(), Some(libc::EISDIR));
     assert_eq!(refuse("fifo").kind(), ErrorKind::Busy);
     assert_eq!(refuse("missing/a").raw_os_error(), Some(libc::ENOENT));
@@ -41,20 +41,20 @@ fn what_is_never_replaced_is_refused_even_when_asked() {
 
 #[test]
 fn dropping_or_rolling_back_leaves_the_old_version() {
-    let home = Home::new().with_file("a", "old");
-    let mut new = File::options().overwrite(true).create(home.at("a")).unwrap();
+    let here = TestFolder::new().with_file("a", "old");
+    let mut new = File::options().overwrite(true).create(here.at("a")).unwrap();
     new.write_all(b"new").unwrap();
     drop(new);
-    File::options().overwrite(true).create(home.at("a")).unwrap().rollback().unwrap();
-    assert_eq!((home.read("a"), home.names()), ("old".into(), vec!["a".into()]));
+    File::options().overwrite(true).create(here.at("a")).unwrap().rollback().unwrap();
+    assert_eq!((here.read("a"), here.names()), ("old".into(), vec!["a".into()]));
 }
 
 #[test]
 fn a_file_appears_complete_with_every_durability() {
-    let home = Home::new();
+    let here = TestFolder::new();
     for durability in ALL {
         for overwrite in [false, true] {
-            let mut new = File::options().overwrite(overwrite).durability(durability).create(home.at("a")).unwrap();
+            let mut new = File::options().overwrite(overwrite).durability(durability).create(here.at("a")).unwrap();
             new.write_all(b"one two").unwrap();
             new.rewind().unwrap();
             new.write_all(b"ONE").unwrap();
@@ -62,108 +62,108 @@ fn a_file_appears_complete_with_every_durability() {
             let mut content = String::new();
             new.read_to_string(&mut content).unwrap();
             assert_eq!(content, "ONE two");
-            assert_eq!(home.at("a").exists(), overwrite);
+            assert_eq!(here.at("a").exists(), overwrite);
             assert!(new.commit().unwrap().leftover().is_none());
-            assert_eq!(home.read("a"), "ONE two");
+            assert_eq!(here.read("a"), "ONE two");
         }
-        std::fs::remove_file(home.at("a")).unwrap();
+        std::fs::remove_file(here.at("a")).unwrap();
     }
 }
 
 #[test]
 fn replacing_keeps_the_mode_but_not_the_set_id_bits() {
-    let home = Home::new().with_file("a", "old");
-    let mode = |home: &Home| std::fs::metadata(home.at("a")).unwrap().permissions().mode() & 0o7777;
-    std::fs::set_permissions(home.at("a"), PermissionsExt::from_mode(0o4750)).unwrap();
-    File::options().overwrite(true).write(home.at("a"), "new").unwrap();
-    assert_eq!(mode(&home), 0o750);
-    File::options().overwrite(true).permissions(0o604).write(home.at("a"), "new").unwrap();
-    assert_eq!(mode(&home), 0o604);
+    let here = TestFolder::new().with_file("a", "old");
+    let mode = |here: &TestFolder| std::fs::metadata(here.at("a")).unwrap().permissions().mode() & 0o7777;
+    std::fs::set_permissions(here.at("a"), PermissionsExt::from_mode(0o4750)).unwrap();
+    File::options().overwrite(true).write(here.at("a"), "new").unwrap();
+    assert_eq!(mode(&here), 0o750);
+    File::options().overwrite(true).permissions(0o604).write(here.at("a"), "new").unwrap();
+    assert_eq!(mode(&here), 0o604);
 }
 
 #[test]
 fn a_symlink_is_replaced_or_followed_as_asked() {
-    let home = Home::new().with_file("target", "old");
-    symlink("target", home.at("link")).unwrap();
-    File::options().overwrite(true).follow_symlinks(true).write(home.at("link"), "through").unwrap();
-    assert_eq!(home.read("target"), "through");
-    File::options().overwrite(true).write(home.at("link"), "instead").unwrap();
-    assert_eq!((home.read("target"), home.read("link")), ("through".into(), "instead".into()));
-    symlink("born", home.at("dangling")).unwrap();
-    File::options().follow_symlinks(true).write(home.at("dangling"), "x").unwrap();
-    assert_eq!(home.read("born"), "x");
+    let here = TestFolder::new().with_file("target", "old");
+    symlink("target", here.at("link")).unwrap();
+    File::options().overwrite(true).follow_symlinks(true).write(here.at("link"), "through").unwrap();
+    assert_eq!(here.read("target"), "through");
+    File::options().overwrite(true).write(here.at("link"), "instead").unwrap();
+    assert_eq!((here.read("target"), here.read("link")), ("through".into(), "instead".into()));
+    symlink("born", here.at("dangling")).unwrap();
+    File::options().follow_symlinks(true).write(here.at("dangling"), "x").unwrap();
+    assert_eq!(here.read("born"), "x");
 }
 
 #[test]
 fn a_loop_of_symlinks_is_an_error() {
-    let home = Home::new();
-    symlink("loop", home.at("loop")).unwrap();
-    let error = File::options().overwrite(true).follow_symlinks(true).create(home.at("loop")).unwrap_err();
+    let here = TestFolder::new();
+    symlink("loop", here.at("loop")).unwrap();
+    let error = File::options().overwrite(true).follow_symlinks(true).create(here.at("loop")).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ELOOP));
 }
 
 #[test]
 fn staging_elsewhere_publishes_here() {
-    let home = Home::new().with_file("tmp/keep", "").with_file("out/a", "old");
-    File::options().overwrite(true).tmp_dir(home.at("tmp")).write(home.at("out/a"), "new").unwrap();
-    File::options().tmp_dir(home.at("tmp")).write(home.at("out/b"), "new").unwrap();
-    assert_eq!((home.read("out/a"), home.read("out/b")), ("new".into(), "new".into()));
-    assert_eq!(crate::home::names(&home.at("tmp")), ["keep"]);
-    assert_eq!(crate::home::names(&home.at("out")), ["a", "b"]);
+    let here = TestFolder::new().with_file("tmp/keep", "").with_file("out/a", "old");
+    File::options().overwrite(true).tmp_dir(here.at("tmp")).write(here.at("out/a"), "new").unwrap();
+    File::options().tmp_dir(here.at("tmp")).write(here.at("out/b"), "new").unwrap();
+    assert_eq!((here.read("out/a"), here.read("out/b")), ("new".into(), "new".into()));
+    assert_eq!(crate::test_folder::names(&here.at("tmp")), ["keep"]);
+    assert_eq!(crate::test_folder::names(&here.at("out")), ["a", "b"]);
 }
 
 #[test]
 fn an_orphan_slot_is_removed_by_the_next_writer() {
-    let home = Home::new()
+    let here = TestFolder::new()
         .with_file("a", "old")
         .with_file(".atomik-0.a~", "orphan")
-        .with_file(&format!("{}/slot/a", crate::home::room("a")), "x");
-    File::options().overwrite(true).write(home.at("a"), "new").unwrap();
-    assert_eq!(home.names(), ["a"]);
+        .with_file(&format!("{}/slot/a", crate::test_folder::room("a")), "x");
+    File::options().overwrite(true).write(here.at("a"), "new").unwrap();
+    assert_eq!(here.names(), ["a"]);
 }
 
 #[test]
 fn what_has_the_name_of_a_slot_but_is_none_is_left() {
-    let home = Home::new().with_file("a", "old").with_file("target", "precious");
-    symlink("target", home.at(".atomik-0.a~")).unwrap();
-    File::options().overwrite(true).write(home.at("a"), "new").unwrap();
-    assert_eq!((home.read("a"), home.read("target")), ("new".into(), "precious".into()));
-    std::fs::remove_file(home.at(".atomik-0.a~")).unwrap();
+    let here = TestFolder::new().with_file("a", "old").with_file("target", "precious");
+    symlink("target", here.at(".atomik-0.a~")).unwrap();
+    File::options().overwrite(true).write(here.at("a"), "new").unwrap();
+    assert_eq!((here.read("a"), here.read("target")), ("new".into(), "precious".into()));
+    std::fs::remove_file(here.at(".atomik-0.a~")).unwrap();
 }
 
 #[test]
 fn a_name_of_the_librarys_own_is_refused_by_every_guard() {
-    let home = Home::new();
+    let here = TestFolder::new();
     for name in [".atomik-0.notes", ".atomik-lock.notes~", ".atomik"] {
         let errors = [
-            File::options().create(home.at(name)).unwrap_err(),
-            File::options().write(home.at(name), "").unwrap_err(),
-            atomik::Folder::options().create(home.at(name)).unwrap_err(),
-            atomik::Entry::options().create(home.at(name)).unwrap_err(),
+            File::options().create(here.at(name)).unwrap_err(),
+            File::options().write(here.at(name), "").unwrap_err(),
+            atomik::Folder::options().create(here.at(name)).unwrap_err(),
+            atomik::Entry::options().create(here.at(name)).unwrap_err(),
         ];
         assert!(errors.iter().all(|error| error.raw_os_error() == Some(nix::libc::EINVAL)), "{errors:?}");
     }
-    assert_eq!(home.names(), [""; 0]);
+    assert_eq!(here.names(), [""; 0]);
 }
 
 #[test]
 fn a_symlink_to_a_device_is_never_replaced() {
-    let home = Home::new();
-    std::os::unix::fs::symlink("/dev/null", home.at("link")).unwrap();
+    let here = TestFolder::new();
+    std::os::unix::fs::symlink("/dev/null", here.at("link")).unwrap();
     for follow in [false, true] {
-        let error = File::options().overwrite(true).follow_symlinks(follow).write(home.at("link"), "new").unwrap_err();
+        let error = File::options().overwrite(true).follow_symlinks(follow).write(here.at("link"), "new").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Busy);
     }
 }
 
 #[test]
 fn nothing_is_published_into_a_folder_that_was_displaced_meanwhile() {
-    let home = Home::new().with_file("site/sub/old", "old");
-    let snapshot = atomik::Snapshot::open(home.at("site")).unwrap();
-    let mut new = File::options().create(home.at("site/sub/new")).unwrap();
+    let here = TestFolder::new().with_file("site/sub/old", "old");
+    let snapshot = atomik::Snapshot::open(here.at("site")).unwrap();
+    let mut new = File::options().create(here.at("site/sub/new")).unwrap();
     new.write_all(b"new").unwrap();
-    atomik::Folder::options().overwrite(true).create(home.at("site")).unwrap().commit().unwrap();
+    atomik::Folder::options().overwrite(true).create(here.at("site")).unwrap().commit().unwrap();
     let error = new.commit().unwrap_err();
-    assert_eq!((error.kind(), error.path()), (ErrorKind::Conflict, home.at("site/sub/new").as_path()));
+    assert_eq!((error.kind(), error.path()), (ErrorKind::Conflict, here.at("site/sub/new").as_path()));
     assert!(!error.committed() && !snapshot.path().join("sub/new").exists());
 }

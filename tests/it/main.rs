@@ -3,8 +3,8 @@
 mod file;
 mod folder;
 mod group;
-mod home;
 mod rename;
 mod siblings;
 mod snapshot;
+mod test_folder;
 mod update;

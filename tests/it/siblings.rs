@@ -3,7 +3,7 @@ use std::path::Path;
 
 use atomik::{Entry, ErrorKind, File, Group, Options, Siblings};
 
-use crate::home::Home;
+use crate::test_folder::TestFolder;
 
 /// What a tool makes whose format has two files.
 fn make(path: &Path) {
@@ -17,63 +17,63 @@ fn overwriting(siblings: Siblings) -> Options<Entry> {
 
 #[test]
 fn siblings_are_refused_by_name() {
-    let home = Home::new();
-    let new = Entry::options().create(home.at("map.shp")).unwrap();
+    let here = TestFolder::new();
+    let new = Entry::options().create(here.at("map.shp")).unwrap();
     make(new.path());
     let refused = new.commit().unwrap_err();
     assert_eq!((refused.kind(), refused.raw_os_error()), (ErrorKind::Siblings, Some(39)));
     assert!(refused.to_string().contains("map.dbf") && !refused.committed());
-    assert_eq!(home.names(), [""; 0]);
+    assert_eq!(here.names(), [""; 0]);
 }
 
 #[test]
 fn siblings_are_published_in_one_group_or_discarded() {
     for (siblings, dbf) in [(Siblings::Publish, "new"), (Siblings::Discard, "old")] {
-        let home = Home::new().with_file("map.shp", "old").with_file("map.dbf", "old");
-        let new = overwriting(siblings).create(home.at("map.shp")).unwrap();
+        let here = TestFolder::new().with_file("map.shp", "old").with_file("map.dbf", "old");
+        let new = overwriting(siblings).create(here.at("map.shp")).unwrap();
         make(new.path());
         new.commit().unwrap();
-        assert_eq!((home.read("map.shp").as_str(), home.read("map.dbf").as_str()), ("new", dbf));
-        assert_eq!(home.names(), ["map.dbf", "map.shp"]);
+        assert_eq!((here.read("map.shp").as_str(), here.read("map.dbf").as_str()), ("new", dbf));
+        assert_eq!(here.names(), ["map.dbf", "map.shp"]);
     }
 }
 
 #[test]
 fn siblings_that_cannot_be_published_keep_the_entry_from_it() {
-    let home = Home::new().with_file("map.shp", "old").with_file("map.dbf/inner", "old");
-    let new = overwriting(Siblings::Publish).create(home.at("map.shp")).unwrap();
+    let here = TestFolder::new().with_file("map.shp", "old").with_file("map.dbf/inner", "old");
+    let new = overwriting(Siblings::Publish).create(here.at("map.shp")).unwrap();
     make(new.path());
     assert_eq!(new.commit().unwrap_err().raw_os_error(), Some(21));
-    assert_eq!(home.read("map.shp"), "old");
+    assert_eq!(here.read("map.shp"), "old");
 }
 
 #[test]
 fn a_group_takes_an_entry_with_its_siblings_or_nothing_of_it() {
-    let home = Home::new();
+    let here = TestFolder::new();
     let mut group = Group::new(atomik::Durability::None);
-    group.write(&File::options(), home.at("map.shp"), "first").unwrap();
-    let twice = Entry::options().siblings(Siblings::Publish).create(home.at("map.shp")).unwrap();
+    group.write(&File::options(), here.at("map.shp"), "first").unwrap();
+    let twice = Entry::options().siblings(Siblings::Publish).create(here.at("map.shp")).unwrap();
     make(twice.path());
     // Its sibling has been added by then.
     assert!(group.add_entry(twice).is_err());
-    group.write(&File::options(), home.at("map.dbf"), "first").unwrap();
+    group.write(&File::options(), here.at("map.dbf"), "first").unwrap();
     group.commit().unwrap();
-    assert_eq!((home.read("map.shp").as_str(), home.read("map.dbf").as_str()), ("first", "first"));
+    assert_eq!((here.read("map.shp").as_str(), here.read("map.dbf").as_str()), ("first", "first"));
 }
 
 #[test]
 fn publishing_siblings_does_not_go_with_an_update() {
-    let home = Home::new();
-    let refused = Entry::options().siblings(Siblings::Publish).update(true).create(home.at("x")).unwrap_err();
+    let here = TestFolder::new();
+    let refused = Entry::options().siblings(Siblings::Publish).update(true).create(here.at("x")).unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(22));
-    assert_eq!(home.names(), [""; 0]);
+    assert_eq!(here.names(), [""; 0]);
 }
 
 #[test]
 fn an_empty_version_does_not_replace_what_was_written_meanwhile() {
-    let home = Home::new();
-    let new = File::options().overwrite(true).create(home.at("x")).unwrap();
-    fs::write(home.at("x"), "a tool's").unwrap();
+    let here = TestFolder::new();
+    let new = File::options().overwrite(true).create(here.at("x")).unwrap();
+    fs::write(here.at("x"), "a tool's").unwrap();
     assert_eq!(new.commit().unwrap_err().kind(), ErrorKind::Conflict);
-    assert_eq!(home.read("x"), "a tool's");
+    assert_eq!(here.read("x"), "a tool's");
 }

@@ -24,8 +24,8 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(coroutine, _SECONDS))
 
 
-def with_old(tmp_path: Path, kind: Kind) -> Path:
-    destination = tmp_path / "destination"
+def with_old(here: Path, kind: Kind) -> Path:
+    destination = here / "destination"
     kind.publish(destination, "old")
     return destination
 
@@ -83,8 +83,8 @@ def gate(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 
 @each_kind
-def test_a_refusal_is_raised_on_entering(tmp_path: Path, kind: Kind) -> None:
-    destination = with_old(tmp_path, kind)
+def test_a_refusal_is_raised_on_entering(here: Path, kind: Kind) -> None:
+    destination = with_old(here, kind)
     guard = kind.open(destination)
 
     async def main() -> None:
@@ -98,8 +98,8 @@ def test_a_refusal_is_raised_on_entering(tmp_path: Path, kind: Kind) -> None:
 
 
 @each_kind
-def test_an_exception_in_the_body_rolls_back(tmp_path: Path, kind: Kind) -> None:
-    destination = with_old(tmp_path, kind)
+def test_an_exception_in_the_body_rolls_back(here: Path, kind: Kind) -> None:
+    destination = with_old(here, kind)
     guard = kind.open(destination, overwrite=True)
 
     async def main() -> None:
@@ -111,12 +111,12 @@ def test_an_exception_in_the_body_rolls_back(tmp_path: Path, kind: Kind) -> None
         run(main())
     assert not guard.committed
     assert kind.read(destination) == "old"
-    assert leftovers(tmp_path) == []
+    assert leftovers(here) == []
 
 
 @each_kind
-def test_a_failed_commit_is_raised_and_leaves_nothing(tmp_path: Path, kind: Kind) -> None:
-    destination = tmp_path / "destination"
+def test_a_failed_commit_is_raised_and_leaves_nothing(here: Path, kind: Kind) -> None:
+    destination = here / "destination"
     guard = kind.open(destination)
 
     async def main() -> None:
@@ -129,12 +129,12 @@ def test_a_failed_commit_is_raised_and_leaves_nothing(tmp_path: Path, kind: Kind
     assert caught.value.errno == errno.EEXIST
     assert not guard.committed
     assert kind.read(destination) == "other"
-    assert leftovers(tmp_path) == []
+    assert leftovers(here) == []
 
 
 @each_kind
-def test_entering_twice_is_refused(tmp_path: Path, kind: Kind) -> None:
-    guard = kind.open(tmp_path / "destination")
+def test_entering_twice_is_refused(here: Path, kind: Kind) -> None:
+    guard = kind.open(here / "destination")
 
     async def main() -> None:
         async with guard as staging:
@@ -144,15 +144,15 @@ def test_entering_twice_is_refused(tmp_path: Path, kind: Kind) -> None:
 
     with pytest.raises(RuntimeError, match="entered once"):
         run(main())
-    assert kind.read(tmp_path / "destination") == "new"
+    assert kind.read(here / "destination") == "new"
 
 
 # Cancellation
 
 
 @each_kind
-def test_a_cancellation_in_the_body_rolls_back(tmp_path: Path, kind: Kind) -> None:
-    destination = with_old(tmp_path, kind)
+def test_a_cancellation_in_the_body_rolls_back(here: Path, kind: Kind) -> None:
+    destination = with_old(here, kind)
     guard = kind.open(destination, overwrite=True)
 
     async def body(begun: asyncio.Event) -> None:
@@ -173,15 +173,15 @@ def test_a_cancellation_in_the_body_rolls_back(tmp_path: Path, kind: Kind) -> No
     run(main())
     assert not guard.committed
     assert kind.read(destination) == "old"
-    assert leftovers(tmp_path) == []
+    assert leftovers(here) == []
 
 
 @each_kind
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_cancelled_entering_waits_and_leaves_nothing(
-    tmp_path: Path, kind: Kind, gate: Gate, times: int
+    here: Path, kind: Kind, gate: Gate, times: int
 ) -> None:
-    guard = kind.open(tmp_path / "destination")
+    guard = kind.open(here / "destination")
 
     async def body() -> None:
         async with guard:
@@ -193,16 +193,16 @@ def test_a_cancelled_entering_waits_and_leaves_nothing(
 
     run(main())
     assert not guard.committed
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
     with pytest.raises(RuntimeError):
         guard.commit()
 
 
 @each_kind
 def test_a_cancelled_entering_that_fails_is_a_cancellation(
-    tmp_path: Path, kind: Kind, gate: Gate
+    here: Path, kind: Kind, gate: Gate
 ) -> None:
-    destination = with_old(tmp_path, kind)
+    destination = with_old(here, kind)
     guard = kind.open(destination)
 
     async def body() -> None:
@@ -220,9 +220,9 @@ def test_a_cancelled_entering_that_fails_is_a_cancellation(
 @each_kind
 @pytest.mark.parametrize("times", [1, 3])
 def test_a_cancellation_during_the_commit_waits_for_its_end(
-    tmp_path: Path, kind: Kind, gate: Gate, times: int
+    here: Path, kind: Kind, gate: Gate, times: int
 ) -> None:
-    destination = with_old(tmp_path, kind)
+    destination = with_old(here, kind)
     guard = kind.open(destination, overwrite=True)
 
     async def body() -> None:
@@ -236,14 +236,14 @@ def test_a_cancellation_during_the_commit_waits_for_its_end(
     run(main())
     assert guard.committed
     assert kind.read(destination) == "new"
-    assert leftovers(tmp_path) == []
+    assert leftovers(here) == []
 
 
 @each_kind
 def test_a_cancellation_during_the_rollback_waits_for_its_end(
-    tmp_path: Path, kind: Kind, gate: Gate
+    here: Path, kind: Kind, gate: Gate
 ) -> None:
-    destination = with_old(tmp_path, kind)
+    destination = with_old(here, kind)
     guard = kind.open(destination, overwrite=True)
 
     async def body() -> None:
@@ -258,14 +258,14 @@ def test_a_cancellation_during_the_rollback_waits_for_its_end(
     run(main())
     assert not guard.committed
     assert kind.read(destination) == "old"
-    assert leftovers(tmp_path) == []
+    assert leftovers(here) == []
 
 
 @each_kind
 def test_a_time_limit_that_passes_during_the_commit_is_told_and_the_version_stands(
-    tmp_path: Path, kind: Kind, gate: Gate
+    here: Path, kind: Kind, gate: Gate
 ) -> None:
-    destination = tmp_path / "destination"
+    destination = here / "destination"
     guard = kind.open(destination)
 
     async def main() -> None:
@@ -297,10 +297,8 @@ async def cancelled_at(gate: Gate, task: "asyncio.Task[None]", times: int = 1) -
 
 
 @each_kind
-def test_entering_and_committing_run_off_the_event_loop(
-    tmp_path: Path, kind: Kind, gate: Gate
-) -> None:
-    destination = tmp_path / "destination"
+def test_entering_and_committing_run_off_the_event_loop(here: Path, kind: Kind, gate: Gate) -> None:
+    destination = here / "destination"
     guard = kind.open(destination)
 
     async def main() -> None:
@@ -317,22 +315,22 @@ def test_entering_and_committing_run_off_the_event_loop(
 
 
 @each_kind
-def test_a_commit_in_the_body_is_the_end(tmp_path: Path, kind: Kind) -> None:
-    guard = kind.open(tmp_path / "destination")
+def test_a_commit_in_the_body_is_the_end(here: Path, kind: Kind) -> None:
+    guard = kind.open(here / "destination")
 
     async def main() -> None:
         async with guard as staging:
             kind.write(staging, "new")
             guard.commit()
-            assert kind.read(tmp_path / "destination") == "new"
+            assert kind.read(here / "destination") == "new"
 
     run(main())
     assert guard.committed
 
 
 @each_kind
-def test_many_tasks_replace_one_destination(tmp_path: Path, kind: Kind) -> None:
-    destination = tmp_path / "destination"
+def test_many_tasks_replace_one_destination(here: Path, kind: Kind) -> None:
+    destination = here / "destination"
 
     async def write(version: str) -> None:
         async with kind.open(destination, overwrite=True, durability="none") as staging:
@@ -346,12 +344,12 @@ def test_many_tasks_replace_one_destination(tmp_path: Path, kind: Kind) -> None:
 
     run(main())
     assert kind.read(destination) in {f"version {number}" for number in range(40)}
-    assert leftovers(tmp_path) == []
+    assert leftovers(here) == []
 
 
-def test_the_loops_own_executor_is_not_waited_for(tmp_path: Path) -> None:
+def test_the_loops_own_executor_is_not_waited_for(here: Path) -> None:
     """What runs there may itself wait for a guard, by `run_coroutine_threadsafe`."""
-    destination = tmp_path / "destination"
+    destination = here / "destination"
 
     async def save() -> None:
         async with atomik.file(destination) as f:
@@ -369,10 +367,10 @@ def test_the_loops_own_executor_is_not_waited_for(tmp_path: Path) -> None:
     assert destination.read_text() == "new"
 
 
-def test_a_forked_child_has_threads_of_its_own(tmp_path: Path) -> None:
-    done = run_program("-c", _FORK, tmp_path)
+def test_a_forked_child_has_threads_of_its_own(here: Path) -> None:
+    done = run_program("-c", _FORK, here)
     assert (done.returncode, done.stderr) == (0, "")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["child", "parent"]
+    assert sorted(path.name for path in here.iterdir()) == ["child", "parent"]
 
 
 _FORK: Final = """

@@ -130,12 +130,12 @@ async def cancelled_at(gate: Gate, body: Callable[[], Awaitable[None]]) -> None:
 
 
 @each_loop
-def test_a_refusal_is_raised_on_entering(tmp_path: Path, run: Run) -> None:
-    (tmp_path / "destination").touch()
+def test_a_refusal_is_raised_on_entering(here: Path, run: Run) -> None:
+    (here / "destination").touch()
 
     async def main() -> None:
         with pytest.raises(atomik.FileAlreadyExistsError):
-            async with atomik.file(tmp_path / "destination"):
+            async with atomik.file(here / "destination"):
                 pytest.fail("the body ran")
 
     run(main)
@@ -143,38 +143,38 @@ def test_a_refusal_is_raised_on_entering(tmp_path: Path, run: Run) -> None:
 
 @each_loop
 @each_kind
-def test_an_exception_in_the_body_rolls_back(tmp_path: Path, kind: Kind, run: Run) -> None:
+def test_an_exception_in_the_body_rolls_back(here: Path, kind: Kind, run: Run) -> None:
     async def main() -> None:
         with pytest.raises(LookupError, match="mine"):
-            async with kind.open(tmp_path / "destination") as staging:
+            async with kind.open(here / "destination") as staging:
                 kind.write(staging, "half")
                 raise LookupError("mine")
 
     run(main)
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 @each_loop
 @each_kind
-def test_a_cancellation_in_the_body_rolls_back(tmp_path: Path, kind: Kind, run: Run) -> None:
+def test_a_cancellation_in_the_body_rolls_back(here: Path, kind: Kind, run: Run) -> None:
     async def main() -> None:
         with anyio.CancelScope() as scope:
-            async with kind.open(tmp_path / "destination") as staging:
+            async with kind.open(here / "destination") as staging:
                 kind.write(staging, "half")
                 scope.cancel()
                 await anyio.sleep_forever()
             pytest.fail("it was not cancelled")
 
     run(main)
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 @each_loop
 @each_kind
 def test_a_cancelled_entering_waits_and_leaves_nothing(
-    tmp_path: Path, kind: Kind, gate: Gate, run: Run
+    here: Path, kind: Kind, gate: Gate, run: Run
 ) -> None:
-    guard = kind.open(tmp_path / "destination")
+    guard = kind.open(here / "destination")
 
     async def body() -> None:
         async with guard:
@@ -186,15 +186,15 @@ def test_a_cancelled_entering_waits_and_leaves_nothing(
 
     run(main)
     assert not guard.committed
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 @each_loop
 @each_kind
 def test_a_cancelled_commit_waits_for_its_end_and_the_version_stands(
-    tmp_path: Path, kind: Kind, gate: Gate, run: Run
+    here: Path, kind: Kind, gate: Gate, run: Run
 ) -> None:
-    destination = tmp_path / "destination"
+    destination = here / "destination"
     guard = kind.open(destination)
 
     async def body() -> None:
@@ -206,14 +206,14 @@ def test_a_cancelled_commit_waits_for_its_end_and_the_version_stands(
     run(lambda: cancelled_at(gate, body))
     assert guard.committed
     assert kind.read(destination) == "new"
-    assert leftovers(tmp_path) == []
+    assert leftovers(here) == []
 
 
 @each_loop
 def test_a_start_that_is_cancelled_before_it_has_begun_never_begins(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+    here: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
-    guard = atomik.file(tmp_path / "destination")
+    guard = atomik.file(here / "destination")
     with ThreadPoolExecutor(1) as threads:
         monkeypatch.setattr(_async, "threads", lambda: threads)
         free = threading.Event()
@@ -232,12 +232,12 @@ def test_a_start_that_is_cancelled_before_it_has_begun_never_begins(
     # It is as new.
     with guard as f:
         f.write("new")
-    assert (tmp_path / "destination").read_text() == "new"
+    assert (here / "destination").read_text() == "new"
 
 
 @pytest.mark.parametrize("run", [LOOPS["trio"], LOOPS["anyio on trio"]], ids=["trio", "anyio"])
-def test_trio_does_not_begin_what_is_cancelled_already(tmp_path: Path, run: Run) -> None:
-    guard = atomik.file(tmp_path / "destination")
+def test_trio_does_not_begin_what_is_cancelled_already(here: Path, run: Run) -> None:
+    guard = atomik.file(here / "destination")
 
     async def main() -> None:
         with trio.CancelScope() as scope:
@@ -254,20 +254,20 @@ def test_trio_does_not_begin_what_is_cancelled_already(tmp_path: Path, run: Run)
 @pytest.mark.filterwarnings("error")
 @each_kind
 def test_a_guard_whose_task_was_cancelled_too_early_is_not_warned_of(
-    tmp_path: Path, kind: Kind
+    here: Path, kind: Kind
 ) -> None:
     async def main() -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
-            async with kind.open(tmp_path / "destination"):
+            async with kind.open(here / "destination"):
                 pytest.fail("the body ran")
 
     LOOPS["trio"](main)
     gc.collect()
 
 
-def test_elsewhere_the_error_names_what_works(tmp_path: Path) -> None:
-    guard = atomik.file(tmp_path / "destination")
+def test_elsewhere_the_error_names_what_works(here: Path) -> None:
+    guard = atomik.file(here / "destination")
     with pytest.raises(RuntimeError, match=r"asyncio and trio.*anyio"):
         guard.__aenter__().send(None)
     with guard:
@@ -281,9 +281,9 @@ def test_elsewhere_the_error_names_what_works(tmp_path: Path) -> None:
 @each_loop
 @each_kind
 def test_it_is_entered_and_committed_in_threads_of_its_own(
-    tmp_path: Path, kind: Kind, gate: Gate, run: Run
+    here: Path, kind: Kind, gate: Gate, run: Run
 ) -> None:
-    destination = tmp_path / "destination"
+    destination = here / "destination"
 
     async def main() -> None:
         async with kind.open(destination) as staging:
@@ -298,26 +298,26 @@ def test_it_is_entered_and_committed_in_threads_of_its_own(
 
 @each_loop
 def test_the_members_of_a_group_are_written_without_blocking_the_loop(
-    tmp_path: Path, gate: Gate, run: Run
+    here: Path, gate: Gate, run: Run
 ) -> None:
     async def main() -> None:
         async with atomik.group() as g:
-            async with g.file(tmp_path / "file") as f:
+            async with g.file(here / "file") as f:
                 f.write("1")
-            async with g.folder(tmp_path / "folder") as folder:
+            async with g.folder(here / "folder") as folder:
                 (folder / "inner").write_text("2")
-            await anyio.to_thread.run_sync(g.write_bytes, tmp_path / "bytes", b"3")
-            assert leftovers(tmp_path) == os.listdir(tmp_path)
+            await anyio.to_thread.run_sync(g.write_bytes, here / "bytes", b"3")
+            assert leftovers(here) == os.listdir(here)
         assert g.committed
 
     run(main)
     assert len(gate.threads) == 12
     assert all(name.startswith("atomik") for name in gate.threads)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bytes", "file", "folder"]
+    assert sorted(path.name for path in here.iterdir()) == ["bytes", "file", "folder"]
 
 
 @each_loop
-def test_more_guards_at_once_than_there_are_threads(tmp_path: Path, run: Run) -> None:
+def test_more_guards_at_once_than_there_are_threads(here: Path, run: Run) -> None:
     count = _async.MAX_THREADS * 2
     entered = 0
 
@@ -326,7 +326,7 @@ def test_more_guards_at_once_than_there_are_threads(tmp_path: Path, run: Run) ->
 
         async def save(number: int) -> None:
             nonlocal entered
-            async with atomik.file(tmp_path / str(number), durability="none") as f:
+            async with atomik.file(here / str(number), durability="none") as f:
                 entered += 1
                 if entered == count:
                     everybody.set()
@@ -338,28 +338,28 @@ def test_more_guards_at_once_than_there_are_threads(tmp_path: Path, run: Run) ->
                 tasks.start_soon(save, number)
 
     run(main)
-    assert len(list(tmp_path.iterdir())) == count
+    assert len(list(here.iterdir())) == count
 
 
-def test_trios_own_threads_are_not_waited_for(tmp_path: Path) -> None:
+def test_trios_own_threads_are_not_waited_for(here: Path) -> None:
     async def main() -> None:
         trio.to_thread.current_default_thread_limiter().total_tokens = 1
         free = threading.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, free.wait, _SECONDS)
             await trio.testing.wait_all_tasks_blocked()
-            async with atomik.file(tmp_path / "destination") as f:
+            async with atomik.file(here / "destination") as f:
                 f.write("new")
             assert not free.is_set()
             free.set()
 
     _under_trio(main)
-    assert (tmp_path / "destination").read_text() == "new"
+    assert (here / "destination").read_text() == "new"
 
 
-def test_trio_as_a_guest_of_asyncio_and_its_host_both_work(tmp_path: Path) -> None:
+def test_trio_as_a_guest_of_asyncio_and_its_host_both_work(here: Path) -> None:
     async def save(name: str) -> None:
-        async with atomik.file(tmp_path / name) as f:
+        async with atomik.file(here / name) as f:
             f.write("new")
 
     async def main() -> None:
@@ -375,4 +375,4 @@ def test_trio_as_a_guest_of_asyncio_and_its_host_both_work(tmp_path: Path) -> No
         (await ended).unwrap()
 
     _under_asyncio(main)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["guest", "host"]
+    assert sorted(path.name for path in here.iterdir()) == ["guest", "host"]

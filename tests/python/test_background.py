@@ -113,7 +113,7 @@ def test_the_commit_returns_while_the_displaced_version_is_still_there(fs: Files
     # The end of the process has left an orphan, and the next writer removes it.
     assert tree(slot_names.porch(destination) / "site") == old
     _replace(destination, cleanup="inline")
-    assert os.listdir(fs.path) == ["site"]
+    assert os.listdir(fs.here) == ["site"]
 
 
 @pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
@@ -127,86 +127,86 @@ def test_a_commit_that_removes_inline_is_held_back(fs: Filesystem) -> None:
             time.sleep(0.001)
         assert select.select([said], [], [], 1) == ([], [], [])
     _replace(destination, cleanup="inline")
-    assert os.listdir(fs.path) == ["site"]
+    assert os.listdir(fs.here) == ["site"]
 
 
 @with_exchange
 @each_opening
 def test_what_was_displaced_is_gone_before_long(fs: Filesystem, opening: Any) -> None:
-    _make(fs.path / "site", 2000)
-    _replace(fs.path / "site", opening)
-    assert tree(fs.path / "site").keys() == {"new"}
-    _wait_until_gone(fs.path)
-    assert os.listdir(fs.path) == ["site"]
+    _make(fs.here / "site", 2000)
+    _replace(fs.here / "site", opening)
+    assert tree(fs.here / "site").keys() == {"new"}
+    _wait_until_gone(fs.here)
+    assert os.listdir(fs.here) == ["site"]
 
 
 @with_exchange
 @pytest.mark.parametrize("durability", ["full", "ordered", "none"])
 def test_many_commits_in_a_row_leave_nothing_in_the_end(fs: Filesystem, durability: str) -> None:
-    _make(fs.path / "site", 500)
+    _make(fs.here / "site", 500)
     options: Any = {"update": True, "cleanup": "background", "durability": durability}
     for number in range(20):
-        with atomik.folder(fs.path / "site", **options) as staging:
+        with atomik.folder(fs.here / "site", **options) as staging:
             (staging / f"new {number}").touch()
-    assert len(os.listdir(fs.path / "site")) == 10 + 20
-    _wait_until_gone(fs.path)
-    assert os.listdir(fs.path) == ["site"]
+    assert len(os.listdir(fs.here / "site")) == 10 + 20
+    _wait_until_gone(fs.here)
+    assert os.listdir(fs.here) == ["site"]
 
 
 @with_exchange
 def test_a_version_that_is_read_stays_until_its_reader_has_ended(fs: Filesystem) -> None:
-    _make(fs.path / "site", 100)
-    old = tree(fs.path / "site")
-    with atomik.snapshot(fs.path / "site") as version:
+    _make(fs.here / "site", 100)
+    old = tree(fs.here / "site")
+    with atomik.snapshot(fs.here / "site") as version:
         for _ in range(3):
-            _replace(fs.path / "site")
+            _replace(fs.here / "site")
         assert tree(version) == old
     # The last commit's own may still be on its way.
-    _wait_until_gone(fs.path)
-    assert os.listdir(fs.path) == ["site"]
+    _wait_until_gone(fs.here)
+    assert os.listdir(fs.here) == ["site"]
 
 
 @with_exchange
 def test_a_backup_is_no_displaced_version(fs: Filesystem) -> None:
-    _make(fs.path / "site", 100)
-    old = tree(fs.path / "site")
-    _make(fs.path / "site.bak", 1000)
-    _replace(fs.path / "site", backup="site.bak")
-    assert tree(fs.path / "site.bak") == old
-    _wait_until_gone(fs.path)
-    assert tree(fs.path / "site.bak") == old
-    assert sorted(os.listdir(fs.path)) == ["site", "site.bak"]
+    _make(fs.here / "site", 100)
+    old = tree(fs.here / "site")
+    _make(fs.here / "site.bak", 1000)
+    _replace(fs.here / "site", backup="site.bak")
+    assert tree(fs.here / "site.bak") == old
+    _wait_until_gone(fs.here)
+    assert tree(fs.here / "site.bak") == old
+    assert sorted(os.listdir(fs.here)) == ["site", "site.bak"]
 
 
 @each_opening
 def test_where_nothing_is_displaced_nothing_is_left_to_do(fs: Filesystem, opening: Any) -> None:
-    _replace(fs.path / "site", opening)
-    assert os.listdir(fs.path) == ["site"]
+    _replace(fs.here / "site", opening)
+    assert os.listdir(fs.here) == ["site"]
 
 
 @with_exchange
 @each_opening
 def test_an_exception_leaves_the_old_version_and_nothing_else(fs: Filesystem, opening: Any) -> None:
-    _make(fs.path / "site", 100)
-    old = tree(fs.path / "site")
+    _make(fs.here / "site", 100)
+    old = tree(fs.here / "site")
     with pytest.raises(LookupError):
-        with opening(fs.path / "site", overwrite=True, cleanup="background") as staging:
+        with opening(fs.here / "site", overwrite=True, cleanup="background") as staging:
             _make(staging, 100)
             raise LookupError
-    assert os.listdir(fs.path) == ["site"]
-    assert tree(fs.path / "site") == old
+    assert os.listdir(fs.here) == ["site"]
+    assert tree(fs.here / "site") == old
 
 
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"], indirect=True)
 def test_what_resists_stays_for_the_next_writer_and_fails_nothing(fs: Filesystem) -> None:
-    _make(fs.path / "site", 10)
-    fs.make_immutable(fs.path / "site" / "3" / "3")
-    _replace(fs.path / "site")
-    assert tree(fs.path / "site").keys() == {"new"}
-    kernel.set_immutable(_wait_for_the_last(fs.path, "3"), immutable=False)
+    _make(fs.here / "site", 10)
+    fs.make_immutable(fs.here / "site" / "3" / "3")
+    _replace(fs.here / "site")
+    assert tree(fs.here / "site").keys() == {"new"}
+    kernel.set_immutable(_wait_for_the_last(fs.here, "3"), immutable=False)
     # As soon as the thread has given up.
-    _wait_until_gone(fs.path, lambda: _replace(fs.path / "site", cleanup="inline"))
-    assert os.listdir(fs.path) == ["site"]
+    _wait_until_gone(fs.here, lambda: _replace(fs.here / "site", cleanup="inline"))
+    assert os.listdir(fs.here) == ["site"]
 
 
 def _wait_for_the_last(folder: Path, name: str) -> Path:
@@ -226,19 +226,19 @@ def _wait_for_the_last(folder: Path, name: str) -> Path:
 @with_exchange
 def test_the_end_of_the_interpreter_leaves_what_the_next_writer_removes(fs: Filesystem) -> None:
     script = "import atomik, sys\nwith atomik.folder(sys.argv[1], True, cleanup='background'): pass"
-    _make(fs.path / "site", 3000)
-    ran = run_program("-c", script, fs.path / "site")
+    _make(fs.here / "site", 3000)
+    ran = run_program("-c", script, fs.here / "site")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert os.listdir(fs.path / "site") == []
-    _replace(fs.path / "site", cleanup="inline")
-    assert os.listdir(fs.path) == ["site"]
+    assert os.listdir(fs.here / "site") == []
+    _replace(fs.here / "site", cleanup="inline")
+    assert os.listdir(fs.here) == ["site"]
 
 
 @each_opening
 @pytest.mark.parametrize("cleanup", ["", "Background", "later", None])
 def test_another_word_is_refused_before_anything_is_touched(
-    tmp_path: Path, opening: Any, cleanup: Any
+    here: Path, opening: Any, cleanup: Any
 ) -> None:
-    with pytest.raises((ValueError, TypeError)), opening(tmp_path / "site", cleanup=cleanup):
+    with pytest.raises((ValueError, TypeError)), opening(here / "site", cleanup=cleanup):
         pytest.fail("the body ran")
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(here) == []

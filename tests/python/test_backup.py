@@ -88,32 +88,32 @@ def _state(path: Path) -> dict[str, Described] | None:
 @each_call
 @pytest.mark.parametrize("before", ["no backup", "a backup", "a symlink"])
 def test_the_displaced_version_itself_gets_the_name(fs: Filesystem, name: str, before: str) -> None:
-    destination, backup = fs.path / "it", fs.path / "it.bak"
+    destination, backup = fs.here / "it", fs.here / "it.bak"
     _make(name, destination, "old")
-    _make(name, fs.path / "other", "other")
+    _make(name, fs.here / "other", "other")
     if before == "a backup":
         _make(name, backup, "older")
     elif before == "a symlink":
         backup.symlink_to("other")
-    old, inode, other = _state(destination), destination.stat().st_ino, _state(fs.path / "other")
+    old, inode, other = _state(destination), destination.stat().st_ino, _state(fs.here / "other")
     _publish(name, destination, backup="it.bak")
     assert _state(backup) == old
     assert backup.stat().st_ino == inode
     assert _state(destination) != old
-    assert _state(fs.path / "other") == other
-    assert sorted(os.listdir(fs.path)) == ["it", "it.bak", "other"]
+    assert _state(fs.here / "other") == other
+    assert sorted(os.listdir(fs.here)) == ["it", "it.bak", "other"]
 
 
 @with_exchange
 @each_call
 def test_each_version_becomes_the_next_backup(fs: Filesystem, name: str) -> None:
-    destination, backup = fs.path / "it", fs.path / "it.bak"
+    destination, backup = fs.here / "it", fs.here / "it.bak"
     _make(name, destination, "old")
     for durability in ("full", "ordered", "none"):
         old = _state(destination)
         _publish(name, destination, backup="it.bak", durability=durability)
         assert _state(backup) == old
-    assert sorted(os.listdir(fs.path)) == ["it", "it.bak"]
+    assert sorted(os.listdir(fs.here)) == ["it", "it.bak"]
 
 
 @with_exchange
@@ -121,7 +121,7 @@ def test_each_version_becomes_the_next_backup(fs: Filesystem, name: str) -> None
 def test_backup_and_destination_keep_owner_mode_attributes_and_acl(
     fs: Filesystem, name: str
 ) -> None:
-    destination, backup = fs.path / "it", fs.path / "it.bak"
+    destination, backup = fs.here / "it", fs.here / "it.bak"
     _make(name, destination, "old")
     _make(name, backup, "older")
     os.chown(destination, 1234, 5678)
@@ -157,12 +157,12 @@ def test_an_ordinary_user_has_backups_too(fs: Filesystem, name: str) -> None:
 def test_where_nothing_is_displaced_the_backup_stays(fs: Filesystem, name: str) -> None:
     if name == "file, r+b":
         pytest.skip('"r+b" needs a file')
-    _make(name, fs.path / "it.bak", "older")
-    before = _state(fs.path / "it.bak")
-    _publish(name, fs.path / "it", backup="it.bak")
-    assert _state(fs.path / "it.bak") == before
-    _publish(name, fs.path / "other", backup="other.bak")
-    assert sorted(os.listdir(fs.path)) == ["it", "it.bak", "other"]
+    _make(name, fs.here / "it.bak", "older")
+    before = _state(fs.here / "it.bak")
+    _publish(name, fs.here / "it", backup="it.bak")
+    assert _state(fs.here / "it.bak") == before
+    _publish(name, fs.here / "other", backup="other.bak")
+    assert sorted(os.listdir(fs.here)) == ["it", "it.bak", "other"]
 
 
 @with_exchange
@@ -175,11 +175,11 @@ def test_an_exception_leaves_destination_and_backup(fs: Filesystem, name: str) -
         raise LookupError
 
     for path in ("it", "it.bak"):
-        _make(name, fs.path / path, path)
-    before = _state(fs.path)
+        _make(name, fs.here / path, path)
+    before = _state(fs.here)
     with pytest.raises(LookupError):
-        publishing.ALL[name](fs.path / "it", body, overwrite=True, backup="it.bak")
-    assert _without_times(_state(fs.path)) == _without_times(before)
+        publishing.ALL[name](fs.here / "it", body, overwrite=True, backup="it.bak")
+    assert _without_times(_state(fs.here)) == _without_times(before)
 
 
 def _without_times(state: dict[str, Described] | None) -> dict[str, tuple[object, ...]]:
@@ -205,9 +205,9 @@ def test_a_name_or_a_path_into_the_same_folder_is_taken(
     fs: Filesystem, name: str, spelling: str
 ) -> None:
     fs.folder("sub")
-    _make(name, fs.path / "it", "old")
-    _publish(name, fs.path / "it", backup=_spellings(fs.path)[spelling])
-    assert sorted(os.listdir(fs.path)) == ["it", "it.bak", "sub"]
+    _make(name, fs.here / "it", "old")
+    _publish(name, fs.here / "it", backup=_spellings(fs.here)[spelling])
+    assert sorted(os.listdir(fs.here)) == ["it", "it.bak", "sub"]
 
 
 @pytest.mark.parametrize(
@@ -224,25 +224,25 @@ def test_a_name_or_a_path_into_the_same_folder_is_taken(
 )
 @each_call
 def test_another_place_is_refused_before_the_body(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, backup: str, number: int
+    here: Path, monkeypatch: pytest.MonkeyPatch, name: str, backup: str, number: int
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "sub").mkdir()
-    _make(name, tmp_path / "it", "old")
-    before = _state(tmp_path)
+    monkeypatch.chdir(here)
+    (here / "sub").mkdir()
+    _make(name, here / "it", "old")
+    before = _state(here)
     with pytest.raises(OSError) as raised:
-        _publish(name, tmp_path / "it", backup=backup)
+        _publish(name, here / "it", backup=backup)
     assert raised.value.errno == number
-    assert _without_times(_state(tmp_path)) == _without_times(before)
+    assert _without_times(_state(here)) == _without_times(before)
 
 
 @pytest.mark.parametrize("backup", ["", ".", "..", "it.bak/.", "it.bak/.."])
 @each_call
-def test_what_is_no_name_is_refused(tmp_path: Path, name: str, backup: str) -> None:
-    _make(name, tmp_path / "it", "old")
+def test_what_is_no_name_is_refused(here: Path, name: str, backup: str) -> None:
+    _make(name, here / "it", "old")
     with pytest.raises(OSError):
-        _publish(name, tmp_path / "it", backup=backup)
-    assert os.listdir(tmp_path) == ["it"]
+        _publish(name, here / "it", backup=backup)
+    assert os.listdir(here) == ["it"]
 
 
 @pytest.mark.parametrize(
@@ -254,33 +254,33 @@ def test_what_is_no_name_is_refused(tmp_path: Path, name: str, backup: str) -> N
 )
 @each_call
 def test_a_name_that_the_next_writer_would_remove_is_refused(
-    tmp_path: Path, name: str, slot: str
+    here: Path, name: str, slot: str
 ) -> None:
-    _make(name, tmp_path / "it", "old")
+    _make(name, here / "it", "old")
     with pytest.raises(OSError) as raised:
-        _publish(name, tmp_path / "it", backup=slot)
+        _publish(name, here / "it", backup=slot)
     assert raised.value.errno == errno.EINVAL
-    assert os.listdir(tmp_path) == ["it"]
+    assert os.listdir(here) == ["it"]
 
 
 @pytest.mark.parametrize("target", ["/dev/null", "/proc/self/fd/0"])
 @each_call
 def test_a_symlink_to_what_is_never_replaced_is_no_backups_name(
-    tmp_path: Path, name: str, target: str
+    here: Path, name: str, target: str
 ) -> None:
-    _make(name, tmp_path / "it", "old")
-    (tmp_path / "link").symlink_to(target)
+    _make(name, here / "it", "old")
+    (here / "link").symlink_to(target)
     with pytest.raises(atomik.DestinationBusyError):
-        _publish(name, tmp_path / "it", backup="link")
-    assert os.readlink(tmp_path / "link") == target
+        _publish(name, here / "it", backup="link")
+    assert os.readlink(here / "link") == target
 
 
 @each_call
-def test_a_name_with_nul_is_a_value_error(tmp_path: Path, name: str) -> None:
-    _make(name, tmp_path / "it", "old")
+def test_a_name_with_nul_is_a_value_error(here: Path, name: str) -> None:
+    _make(name, here / "it", "old")
     with pytest.raises(ValueError):
-        _publish(name, tmp_path / "it", backup="it\0bak")
-    assert os.listdir(tmp_path) == ["it"]
+        _publish(name, here / "it", backup="it\0bak")
+    assert os.listdir(here) == ["it"]
 
 
 def _socket(_: Filesystem, path: Path) -> None:
@@ -299,8 +299,8 @@ def _mount_point(fs: Filesystem, path: Path) -> None:
 
 def _mounted_file(fs: Filesystem, path: Path) -> None:
     path.touch()
-    (fs.path / "source").touch()
-    fs.bind(fs.path / "source", path)
+    (fs.here / "source").touch()
+    fs.bind(fs.here / "source", path)
 
 
 def _folder(_: Filesystem, path: Path) -> None:
@@ -337,74 +337,74 @@ _FORBIDDEN: Final[Mapping[str, tuple[Callable[[Filesystem, Path], Any], type[OSE
 def test_what_never_is_replaced_is_refused_before_the_body(
     fs: Filesystem, make: Callable[[Filesystem, Path], Any], error: type[OSError], name: str
 ) -> None:
-    _make(name, fs.path / "it", "old")
-    make(fs, fs.path / "it.bak")
-    before = _without_times(_state(fs.path))
-    attempt = publishing.attempt(ALL[name], fs.path / "it", overwrite=True, backup="it.bak")
+    _make(name, fs.here / "it", "old")
+    make(fs, fs.here / "it.bak")
+    before = _without_times(_state(fs.here))
+    attempt = publishing.attempt(ALL[name], fs.here / "it", overwrite=True, backup="it.bak")
     assert isinstance(attempt.error, error)
     assert attempt.error.filename == "it.bak"
     assert not attempt.body_ran
-    assert _without_times(_state(fs.path)) == before
+    assert _without_times(_state(fs.here)) == before
 
 
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"], indirect=True)
 def test_an_immutable_backup_is_refused_before_the_body(fs: Filesystem) -> None:
-    (fs.path / "it").write_text("old")
-    _immutable(fs, fs.path / "it.bak")
-    attempt = publishing.attempt(publishing.file, fs.path / "it", overwrite=True, backup="it.bak")
+    (fs.here / "it").write_text("old")
+    _immutable(fs, fs.here / "it.bak")
+    attempt = publishing.attempt(publishing.file, fs.here / "it", overwrite=True, backup="it.bak")
     assert isinstance(attempt.error, PermissionError)
     assert not attempt.body_ran
-    set_immutable(fs.path / "it.bak", immutable=False)
-    assert (fs.path / "it").read_text() == "old"
+    set_immutable(fs.here / "it.bak", immutable=False)
+    assert (fs.here / "it").read_text() == "old"
 
 
 @each_call
-def test_it_does_not_go_with_tmp_dir(tmp_path: Path, name: str) -> None:
-    _make(name, tmp_path / "it", "old")
-    (tmp_path / "elsewhere").mkdir()
+def test_it_does_not_go_with_tmp_dir(here: Path, name: str) -> None:
+    _make(name, here / "it", "old")
+    (here / "elsewhere").mkdir()
     with pytest.raises(OSError) as raised:
-        _publish(name, tmp_path / "it", backup="it.bak", tmp_dir=tmp_path / "elsewhere")
+        _publish(name, here / "it", backup="it.bak", tmp_dir=here / "elsewhere")
     assert raised.value.errno == errno.EINVAL
-    assert os.listdir(tmp_path / "elsewhere") == []
+    assert os.listdir(here / "elsewhere") == []
 
 
 @pytest.mark.parametrize("fs", ["bindfs"], indirect=True)
 @pytest.mark.parametrize("name", publishing.ALL)
 def test_without_an_exchange_it_is_refused_before_the_body(fs: Filesystem, name: str) -> None:
-    _make(name, fs.path / "it", "old")
-    attempt = publishing.attempt(ALL[name], fs.path / "it", overwrite=True, backup="it.bak")
+    _make(name, fs.here / "it", "old")
+    attempt = publishing.attempt(ALL[name], fs.here / "it", overwrite=True, backup="it.bak")
     assert isinstance(attempt.error, atomik.UnsupportedFilesystemError)
     assert not attempt.body_ran
-    assert os.listdir(fs.path) == ["it"]
+    assert os.listdir(fs.here) == ["it"]
 
 
 @with_exchange
 def test_a_version_that_is_read_becomes_the_backup_and_stays(fs: Filesystem) -> None:
-    _make("folder", fs.path / "it", "old")
-    old = _state(fs.path / "it")
-    with atomik.snapshot(fs.path / "it") as version:
-        _publish("folder", fs.path / "it", backup="it.bak")
+    _make("folder", fs.here / "it", "old")
+    old = _state(fs.here / "it")
+    with atomik.snapshot(fs.here / "it") as version:
+        _publish("folder", fs.here / "it", backup="it.bak")
         assert (version / "inner" / "file").read_text() == "old"
-        assert _state(fs.path / "it.bak") == old
-    assert _state(fs.path / "it.bak") == old
-    assert sorted(os.listdir(fs.path)) == ["it", "it.bak"]
+        assert _state(fs.here / "it.bak") == old
+    assert _state(fs.here / "it.bak") == old
+    assert sorted(os.listdir(fs.here)) == ["it", "it.bak"]
 
 
 @with_exchange
 def test_a_backup_that_is_read_goes_with_its_last_reader(fs: Filesystem) -> None:
-    _make("folder", fs.path / "it", "old")
-    _make("folder", fs.path / "it.bak", "older")
-    old = _state(fs.path / "it")
-    with atomik.snapshot(fs.path / "it.bak") as version:
-        _publish("folder", fs.path / "it", backup="it.bak")
+    _make("folder", fs.here / "it", "old")
+    _make("folder", fs.here / "it.bak", "older")
+    old = _state(fs.here / "it")
+    with atomik.snapshot(fs.here / "it.bak") as version:
+        _publish("folder", fs.here / "it", backup="it.bak")
         assert (version / "inner" / "file").read_text() == "older"
-        assert _state(fs.path / "it.bak") == old
-    assert sorted(os.listdir(fs.path)) == ["it", "it.bak"]
+        assert _state(fs.here / "it.bak") == old
+    assert sorted(os.listdir(fs.here)) == ["it", "it.bak"]
 
 
 @with_exchange
 def test_among_many_writers_the_backup_is_the_version_before_the_last(fs: Filesystem) -> None:
-    destination = fs.path / "it"
+    destination = fs.here / "it"
     destination.write_text("")
 
     def job(number: int, say: Say, _: Wait) -> None:
@@ -422,8 +422,8 @@ def test_among_many_writers_the_backup_is_the_version_before_the_last(fs: Filesy
     assert set(said) <= {"refused", "published"}
     *before, _last = destination.read_text().splitlines(keepends=True)
     assert len(before) + 1 == said.count("published")
-    assert (fs.path / "it.bak").read_text() == "".join(before)
-    assert sorted(os.listdir(fs.path)) == ["it", "it.bak"]
+    assert (fs.here / "it.bak").read_text() == "".join(before)
+    assert sorted(os.listdir(fs.here)) == ["it", "it.bak"]
 
 
 # Calls after which something may be different on the disk, or for other processes.
@@ -455,7 +455,7 @@ def test_killed_at_any_call_it_leaves_both_complete_and_the_next_writer_finishes
 
     prepare()
     old, older = _content(home / "it"), _content(home / "it.bak")
-    traced = _run(name, home, fs.path / "trace", [])
+    traced = _run(name, home, fs.here / "trace", [])
     new = _content(home / "it")
     assert _content(home / "it.bak") == old
     assert new not in (old, older)
@@ -464,7 +464,7 @@ def test_killed_at_any_call_it_leaves_both_complete_and_the_next_writer_finishes
         if not _CHANGING.fullmatch(call.name):
             continue
         prepare()
-        _run(name, home, fs.path / "trace", strace.Injection(call).options())
+        _run(name, home, fs.here / "trace", strace.Injection(call).options())
         it, backup = _content(home / "it"), _content(home / "it.bak")
         assert it in (old, new), call
         assert backup in (older, old), call

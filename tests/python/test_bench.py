@@ -76,20 +76,20 @@ def test_ratios_are_those_of_the_medians() -> None:
     assert atomik.samples == "3 4 5"
 
 
-def test_what_was_written_is_read_again(tmp_path: Path) -> None:
-    book = Book(tmp_path / "new" / "speed.csv", {"cores": 2, "packages": ["atomik 1"]})
+def test_what_was_written_is_read_again(here: Path) -> None:
+    book = Book(here / "new" / "speed.csv", {"cores": 2, "packages": ["atomik 1"]})
     found = list(rows(("files", "ext4", "full", "a, “b”"), {"x": [0.125], "y": [1 / 3]}, "x"))
     for number, row in enumerate(found, start=1):
         book.add(row)
         # A run may be cut after any row.
-        assert read(tmp_path / "new" / "speed.csv")[0] == found[:number]
-    assert read(tmp_path / "new" / "speed.csv")[1] == {"cores": 2, "packages": ["atomik 1"]}
+        assert read(here / "new" / "speed.csv")[0] == found[:number]
+    assert read(here / "new" / "speed.csv")[1] == {"cores": 2, "packages": ["atomik 1"]}
 
 
-def test_the_columns_begin_with_the_place_and_the_contestant(tmp_path: Path) -> None:
-    Book(tmp_path / "speed.csv", {})
+def test_the_columns_begin_with_the_place_and_the_contestant(here: Path) -> None:
+    Book(here / "speed.csv", {})
     assert (
-        (tmp_path / "speed.csv")
+        (here / "speed.csv")
         .read_text()
         .startswith(
             "section,filesystem,durability,case,contestant,rounds,median,lowest,ratio,reference,"
@@ -117,62 +117,62 @@ def test_a_try_does_the_same_as_the_whole() -> None:
 
 
 @pytest.mark.parametrize("way", HERE, ids=lambda way: f"{way.name}, {way.durability}")
-def test_files_are_what_was_asked_for(tmp_path: Path, way: Way[Write]) -> None:
+def test_files_are_what_was_asked_for(here: Path, way: Way[Write]) -> None:
     replace_file = way.make()
     for size in (0, 10):
-        replace_file(str(tmp_path / "file"), [b"a" * size])
-    check_file(tmp_path / "file", 10, ord("a"))
-    check_names(tmp_path, "file")
+        replace_file(str(here / "file"), [b"a" * size])
+    check_file(here / "file", 10, ord("a"))
+    check_names(here, "file")
 
 
-def test_a_worker_publishes_what_it_times(tmp_path: Path, worker: Child) -> None:
-    path, tree = tmp_path / "file", Tree(3, 0, 1)
+def test_a_worker_publishes_what_it_times(here: Path, worker: Child) -> None:
+    path, tree = here / "file", Tree(3, 0, 1)
     assert worker.seconds("file", "atomik.file", "none", path, 10, 4, 2, 65) > 0
     check_file(path, 10, 65)
     path.unlink()
     for seed in (66, 67):
-        worker.ask("group", "atomik.group", "none", tmp_path, 3, SMALL, seed)
-        check_tree(tmp_path, tree, seed)
+        worker.ask("group", "atomik.group", "none", here, 3, SMALL, seed)
+        check_tree(here, tree, seed)
     for name in ("atomik.folder", "os.rename"):
-        staging = Path(worker.ask("begin", name, "none", tmp_path / "folder")[1])
+        staging = Path(worker.ask("begin", name, "none", here / "folder")[1])
         (staging / name).touch()
         worker.ask("commit")
-        check_names(tmp_path / "folder", name)
+        check_names(here / "folder", name)
     for name in ("rm -rf", "shutil.rmtree", "atomik, displaced"):
-        (tmp_path / "removed" / "below").mkdir(parents=True)
-        worker.ask("remove", name, tmp_path / "removed")
-    check_names(tmp_path, *(f"file-{number:06}" for number in range(3)), "folder")
+        (here / "removed" / "below").mkdir(parents=True)
+        worker.ask("remove", name, here / "removed")
+    check_names(here, *(f"file-{number:06}" for number in range(3)), "folder")
 
 
-def test_memory_is_looked_at_between_two_questions(tmp_path: Path, worker: Child) -> None:
+def test_memory_is_looked_at_between_two_questions(here: Path, worker: Child) -> None:
     size = 16 << 20
     before = int(worker.ask("memory")[0])
-    worker.ask("file", "atomik.file", "none", tmp_path / "file", size, size, 1, 65)
-    worker.ask("file", "atomik.file", "none", tmp_path / "file", 1, 1, 1, 65)
+    worker.ask("file", "atomik.file", "none", here / "file", size, size, 1, 65)
+    worker.ask("file", "atomik.file", "none", here / "file", 1, 1, 1, 65)
     resident, most = map(int, worker.ask("memory"))
     assert resident < before + size // 2 < before + size <= most
     assert int(worker.ask("memory")[1]) < before + size // 2
 
 
-def test_who_has_failed_says_why(tmp_path: Path, worker: Child) -> None:
+def test_who_has_failed_says_why(here: Path, worker: Child) -> None:
     with pytest.raises(Wrong, match="FileNotFoundError"):
-        worker.ask("file", "atomik.file", "none", tmp_path / "no" / "file", 1, 1, 1, 65)
+        worker.ask("file", "atomik.file", "none", here / "no" / "file", 1, 1, 1, 65)
     with pytest.raises(Wrong, match="StopIteration"):
-        worker.ask("file", "nobody", "none", tmp_path / "file", 1, 1, 1, 65)
+        worker.ask("file", "nobody", "none", here / "file", 1, 1, 1, 65)
 
 
-def test_what_is_wrong_is_seen(tmp_path: Path) -> None:
+def test_what_is_wrong_is_seen(here: Path) -> None:
     for name in ("a", "b"):
-        (tmp_path / name).write_bytes(b"a" * SMALL)
+        (here / name).write_bytes(b"a" * SMALL)
     tree = Tree(2, 0, 1)
-    check_tree(tmp_path, tree, ord("a"))
+    check_tree(here, tree, ord("a"))
     with pytest.raises(Wrong, match="there are 2 files of 3"):
-        check_tree(tmp_path, replace(tree, files=3), ord("a"))
+        check_tree(here, replace(tree, files=3), ord("a"))
     with pytest.raises(Wrong, match="there are"):
-        check_names(tmp_path, "a")
-    (tmp_path / "b").write_bytes(b"b" + b"a" * (SMALL - 1))
+        check_names(here, "a")
+    (here / "b").write_bytes(b"b" + b"a" * (SMALL - 1))
     with pytest.raises(Wrong, match="b is not what was published"):
-        check_tree(tmp_path, tree, ord("a"))
+        check_tree(here, tree, ord("a"))
 
 
 # --- Series ---
@@ -225,8 +225,8 @@ def five(ratios: list[float]) -> list[Run]:
 RATIOS = [1.25, 1.0, 1.5, 1.125, 1.25]
 
 
-def test_five_quiet_runs_spread_over_hours_are_a_series(tmp_path: Path) -> None:
-    path, runs = tmp_path / "1234567" / "series.csv", five(RATIOS)
+def test_five_quiet_runs_spread_over_hours_are_a_series(here: Path) -> None:
+    path, runs = here / "1234567" / "series.csv", five(RATIOS)
     for number, run in enumerate(runs):
         assert missing(runs[:number])[0] == f"{RUNS} runs must count, and {number} of {number} do"
         with pytest.raises(
@@ -239,8 +239,8 @@ def test_five_quiet_runs_spread_over_hours_are_a_series(tmp_path: Path) -> None:
     assert sorted(os.listdir(path.parent)) == ["series.csv", "series.json"]
 
 
-def test_a_run_whose_appending_was_cut_is_no_run(tmp_path: Path) -> None:
-    path, runs = tmp_path / "series.csv", five(RATIOS)
+def test_a_run_whose_appending_was_cut_is_no_run(here: Path) -> None:
+    path, runs = here / "series.csv", five(RATIOS)
     append(path, runs[0])
     described = beside(path).read_bytes()
     append(path, runs[1])
@@ -379,8 +379,8 @@ def test_the_page_is_written_from_a_series() -> None:
     assert written(after, []) == before
 
 
-def test_less_than_a_series_is_neither_drawn_nor_quoted(tmp_path: Path) -> None:
-    path, page, folder = tmp_path / "series.csv", tmp_path / "speed.md", tmp_path / "pictures"
+def test_less_than_a_series_is_neither_drawn_nor_quoted(here: Path) -> None:
+    path, page, folder = here / "series.csv", here / "speed.md", here / "pictures"
     page.write_text(f"{BEGIN}\n{NO_SERIES}\n{END}\n", "utf-8")
     importable = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -429,16 +429,16 @@ Path(sys.argv[1]).write_text(json.dumps(facts | {"next": str(began + timedelta(h
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+def bench(here: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """Calls what `make bench BENCH_RUNS=1` calls; the facts are those of the run, where they differ."""
-    compare, facts = tmp_path / "compare.py", tmp_path / "facts.json"
+    compare, facts = here / "compare.py", here / "facts.json"
     compare.write_text(FAKE_COMPARE)
     following = {"next": str(FIRST - timedelta(days=1))}
-    (tmp_path / "docs").mkdir()
+    (here / "docs").mkdir()
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     monkeypatch.setattr(repeat, "COMPARE", compare)
     monkeypatch.setattr("machine.commit", lambda: QUIET["commit"])
-    to = [str(tmp_path / "runs"), str(tmp_path / "docs")]
+    to = [str(here / "runs"), str(here / "docs")]
     monkeypatch.setattr("sys.argv", ["repeat.py", *to, "--runs=1", "--pause=0", "--", str(facts)])
 
     def call(**about: Any) -> int:
@@ -449,26 +449,26 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]
     return call
 
 
-def test_a_series_goes_on_where_it_was_left(tmp_path: Path, bench: Callable[..., int]) -> None:
+def test_a_series_goes_on_where_it_was_left(here: Path, bench: Callable[..., int]) -> None:
     busy = ["load at its start: 9.00, at most 1.00"]
     assert [bench(), bench(), bench(disturbed=busy), bench(), bench()] == [1] * 5
-    assert os.listdir(tmp_path / "docs") == []
+    assert os.listdir(here / "docs") == []
     assert bench() == 0
-    assert sorted(os.listdir(tmp_path / "docs")) == ["series.csv", "series.json"]
-    runs = series.read(tmp_path / "docs" / "series.csv")
+    assert sorted(os.listdir(here / "docs")) == ["series.csv", "series.json"]
+    runs = series.read(here / "docs" / "series.csv")
     assert [run.about["disturbed"] for run in runs] == [[], [], busy, [], [], []]
-    assert len(complete(tmp_path / "docs" / "series.csv")) == RUNS
+    assert len(complete(here / "docs" / "series.csv")) == RUNS
     # Nothing is missing, so nothing is run.
     assert bench() == 0
-    assert series.read(tmp_path / "docs" / "series.csv") == runs
+    assert series.read(here / "docs" / "series.csv") == runs
 
 
 def test_a_run_of_another_commit_is_left_out(
-    tmp_path: Path, bench: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    here: Path, bench: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert bench(commit="7654321") == 1
-    assert series.read(tmp_path / "runs" / QUIET["commit"] / "series.csv") == []
+    assert series.read(here / "runs" / QUIET["commit"] / "series.csv") == []
     monkeypatch.setattr("machine.commit", lambda: QUIET["commit"] + "+")
-    (tmp_path / "facts.json").unlink()
+    (here / "facts.json").unlink()
     assert bench() == 1
-    assert os.listdir(tmp_path / "runs") == [QUIET["commit"]]
+    assert os.listdir(here / "runs") == [QUIET["commit"]]

@@ -116,14 +116,14 @@ def exact() -> bool:
 
 @pytest.mark.parametrize("operation", BUDGET)
 def test_an_operation_keeps_its_budget_and_the_page_says_how_much_it_needs(
-    operation: str, tmp_path: Path
+    operation: str, here: Path
 ) -> None:
     kind, state = operation.replace("`", "").split(", ")
-    calls = trace(tmp_path, kind, "none", state)
+    calls = trace(here, kind, "none", state)
     count = len(calls)
     if kind == "folder" and state == "replacing":
-        old = removing(calls, tmp_path)
-        count -= old + overlay_calls(tmp_path)
+        old = removing(calls, here)
+        count -= old + overlay_calls(here)
         if exact():
             assert table()[REMOVING] == (str(old), "")
     listing = "\n".join(call.text for call in calls)
@@ -138,27 +138,27 @@ def test_the_table_has_no_other_rows() -> None:
 
 @pytest.mark.parametrize("state", ["new", "replacing"])
 @pytest.mark.parametrize("kind", ["write_bytes", "file", "folder", "full folder"])
-def test_without_durability_nothing_is_synced(kind: str, state: str, tmp_path: Path) -> None:
-    calls = trace(tmp_path, kind, "none", state)
+def test_without_durability_nothing_is_synced(kind: str, state: str, here: Path) -> None:
+    calls = trace(here, kind, "none", state)
     assert [call.text for call in calls if call.name in SYNCS] == []
 
 
 @pytest.mark.parametrize("state", ["new", "replacing"])
 @pytest.mark.parametrize("kind", ["write_bytes", "file", "full folder"])
 def test_full_syncs_the_content_then_publishes_then_syncs_the_parent(
-    kind: str, state: str, tmp_path: Path
+    kind: str, state: str, here: Path
 ) -> None:
-    calls = trace(tmp_path, kind, "full", state)
+    calls = trace(here, kind, "full", state)
     name = "warm" if state == "replacing" else "fresh"
     place = publish(calls, name)
     syncs = [number for number, call in enumerate(calls) if call.name in SYNCS]
     before = {calls[number].first_path: number for number in syncs if number < place}
     after = {calls[number].first_path: number for number in syncs if number > place}
 
-    assert list(after) == [str(tmp_path)]
+    assert list(after) == [str(here)]
     if kind == "full folder":
         tree = {"/one", "/sub/two", "/sub", ""}
-        staging = slot_names.porch(tmp_path / name) / name
+        staging = slot_names.porch(here / name) / name
         names = {calls[number].name for number in before.values()}
         if names == {"sync_file_range"}:
             # One flush is enough here: the journal has the folders.
@@ -172,8 +172,8 @@ def test_full_syncs_the_content_then_publishes_then_syncs_the_parent(
 
 
 @pytest.mark.parametrize("kind", ["write_bytes", "file", "full folder"])
-def test_ordered_syncs_the_content_only(kind: str, tmp_path: Path) -> None:
-    calls = trace(tmp_path, kind, "ordered", "replacing")
+def test_ordered_syncs_the_content_only(kind: str, here: Path) -> None:
+    calls = trace(here, kind, "ordered", "replacing")
     place = publish(calls, "warm")
     syncs = [number for number, call in enumerate(calls) if call.name in SYNCS]
     assert syncs

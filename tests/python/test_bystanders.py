@@ -34,8 +34,8 @@ def run(*command: str | Path, cwd: Path) -> list[str]:
 
 
 @pytest.fixture
-def public(tmp_path: Path) -> Iterator[Path]:
-    with building(tmp_path) as public:
+def public(here: Path) -> Iterator[Path]:
+    with building(here) as public:
         yield public
 
 
@@ -77,13 +77,13 @@ def test_grep_excludes_staging(public: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["rsync", "tar", "shutil"])
-def test_a_copy_leaves_staging_out(public: Path, tmp_path: Path, program: str) -> None:
-    copy = tmp_path / "copy"
+def test_a_copy_leaves_staging_out(public: Path, here: Path, program: str) -> None:
+    copy = here / "copy"
     if program == "rsync":
-        run("rsync", "-a", "--exclude=.atomik-*", f"{public}/", copy, cwd=tmp_path)
+        run("rsync", "-a", "--exclude=.atomik-*", f"{public}/", copy, cwd=here)
     elif program == "tar":
-        run("tar", "--exclude=.atomik-*", "-cf", "archive", "-C", public, ".", cwd=tmp_path)
-        with tarfile.open(tmp_path / "archive") as archive:
+        run("tar", "--exclude=.atomik-*", "-cf", "archive", "-C", public, ".", cwd=here)
+        with tarfile.open(here / "archive") as archive:
             archive.extractall(copy, filter="data")
     else:
         shutil.copytree(public, copy, ignore=shutil.ignore_patterns(".atomik-*"))
@@ -103,8 +103,8 @@ def test_git_ignores_staging(public: Path) -> None:
     assert len(glob.glob("**/draft", root_dir=public, include_hidden=True, recursive=True)) == 2
 
 
-def test_with_tmp_dir_nothing_of_staging_is_beside_the_destination(tmp_path: Path) -> None:
-    public, work = tmp_path / "public", tmp_path / "work"
+def test_with_tmp_dir_nothing_of_staging_is_beside_the_destination(here: Path) -> None:
+    public, work = here / "public", here / "work"
     public.mkdir()
     work.mkdir()
     for expected in ([], ["site"]):
@@ -199,17 +199,17 @@ def draft(public: Path) -> str:
     ("rule", "answer"), [("", 200), (r"location ~ /\.atomik- { return 404; }", 404)]
 )
 def test_nginx_serves_no_draft_by_this_rule(
-    public: Path, tmp_path: Path, rule: str, answer: int
+    public: Path, here: Path, rule: str, answer: int
 ) -> None:
     if shutil.which("nginx") is None:
         pytest.skip("nginx is missing")
     # The path of a socket has 107 bytes at most.
-    where = Path(os.path.relpath(tmp_path / "socket"))
-    config = tmp_path / "nginx.conf"
+    where = Path(os.path.relpath(here / "socket"))
+    config = here / "nginx.conf"
     config.write_text(
-        NGINX.format(user="user root;", socket=tmp_path / "socket", root=public, rule=rule)
+        NGINX.format(user="user root;", socket=here / "socket", root=public, rule=rule)
     )
-    with served(tmp_path / "nginx.pid", "nginx", "-e", "stderr", "-p", tmp_path, "-c", config):
+    with served(here / "nginx.pid", "nginx", "-e", "stderr", "-p", here, "-c", config):
         assert status(UnixConnection(where), "/site/page") == 200
         assert status(UnixConnection(where), draft(public)) == answer
 
@@ -223,10 +223,10 @@ def test_apache_serves_no_draft_of_another_user_and_none_by_this_rule(
         pytest.skip("apache2 is missing")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with building(fs.path) as public:
-        config = fs.path / "apache.conf"
-        config.write_text(APACHE.format(place=fs.path, port=port, root=public, rule=rule))
-        with served(fs.path / "apache.pid", "apache2", "-f", config, "-D", "FOREGROUND"):
+    with building(fs.here) as public:
+        config = fs.here / "apache.conf"
+        config.write_text(APACHE.format(place=fs.here, port=port, root=public, rule=rule))
+        with served(fs.here / "apache.pid", "apache2", "-f", config, "-D", "FOREGROUND"):
             connection = http.client.HTTPConnection("127.0.0.1", port)
             assert status(connection, "/site/page") == 200
             assert status(connection, draft(public)) == answer

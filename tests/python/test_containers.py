@@ -71,7 +71,7 @@ def test_a_mounted_folder_that_is_replaced_on_the_host_is_empty_in_the_container
     fs: Filesystem,
 ) -> None:
     """A limit: a bind mount holds the version, not the name, and the displaced version is removed."""
-    site, target = fs.path / "site", fs.folder("target")
+    site, target = fs.here / "site", fs.folder("target")
     replace(site, "first")
     with container(site, target) as inside:
         assert inside.sees(target) == "['first']"
@@ -90,7 +90,7 @@ def test_a_container_that_mounts_the_parent_sees_each_new_version(fs: Filesystem
 
 
 def test_a_backup_keeps_the_containers_version_until_the_next_publish(fs: Filesystem) -> None:
-    site, target = fs.path / "site", fs.folder("target")
+    site, target = fs.here / "site", fs.folder("target")
     replace(site, "first")
     with container(site, target) as inside:
         replace(site, "second", backup="site.old")
@@ -102,7 +102,7 @@ def test_a_backup_keeps_the_containers_version_until_the_next_publish(fs: Filesy
 def test_a_mounted_file_that_is_replaced_on_the_host_stays_old_in_the_container(
     fs: Filesystem,
 ) -> None:
-    file, target = fs.path / "file", fs.path / "target"
+    file, target = fs.here / "file", fs.here / "target"
     file.write_text("first")
     target.touch()
     with container(file, target) as inside:
@@ -112,7 +112,7 @@ def test_a_mounted_file_that_is_replaced_on_the_host_stays_old_in_the_container(
 
 
 def test_a_program_whose_working_directory_was_replaced_finds_it_empty(fs: Filesystem) -> None:
-    site = fs.path / "site"
+    site = fs.here / "site"
     replace(site, "first")
     with started(sys.executable, "-c", LIST, cwd=site) as inside:
         assert inside.sees(".") == "['first']"

@@ -27,13 +27,13 @@ with_exchange = pytest.mark.parametrize(
 DURABILITIES: Final = ("full", "ordered", "none")
 
 
-def make_site(top: Path) -> Path:
+def make_site(here: Path) -> Path:
     """Publishes a folder of several levels."""
-    with atomik.folder(top / "site") as staging:
+    with atomik.folder(here / "site") as staging:
         (staging / "sub/deeper").mkdir(parents=True)
         for folder in ("", "sub", "sub/deeper"):
             (staging / folder / "old").write_text("old")
-    return top / "site"
+    return here / "site"
 
 
 def replace(site: Path) -> None:
@@ -64,10 +64,10 @@ def meanwhile(site: Path, held: bool, work: Callable[[], None]) -> None:
 def test_a_guard_whose_folder_is_replaced_in_its_body(
     fs: Filesystem, kind: Kind, depth: str, held: bool
 ) -> None:
-    site = make_site(fs.path)
+    site = make_site(fs.here)
 
     def work() -> None:
-        with kind.open(fs.path / depth / "new") as staging:
+        with kind.open(fs.here / depth / "new") as staging:
             kind.write(staging, "new")
             replace(site)
 
@@ -79,9 +79,9 @@ def test_a_guard_whose_folder_is_replaced_in_its_body(
 @pytest.mark.parametrize("options", [{"overwrite": True}, {"backup": "older", "overwrite": True}])
 @each_kind
 def test_one_that_replaces_a_version_there(
-    tmp_path: Path, kind: Kind, options: dict[str, Any], durability: str, held: bool
+    here: Path, kind: Kind, options: dict[str, Any], durability: str, held: bool
 ) -> None:
-    site = make_site(tmp_path)
+    site = make_site(here)
     kind.publish(site / "sub/present", "present")
 
     def work() -> None:
@@ -94,8 +94,8 @@ def test_one_that_replaces_a_version_there(
 
 @each_way_to_displace
 @pytest.mark.parametrize("mode", ["a", "r+"])
-def test_one_that_started_from_a_version_there(tmp_path: Path, mode: Any, held: bool) -> None:
-    site = make_site(tmp_path)
+def test_one_that_started_from_a_version_there(here: Path, mode: Any, held: bool) -> None:
+    site = make_site(here)
 
     def work() -> None:
         with cast("atomik.File[TextIOWrapper]", atomik.file(site / "old", mode)) as file:
@@ -108,15 +108,15 @@ def test_one_that_started_from_a_version_there(tmp_path: Path, mode: Any, held: 
 @each_way_to_displace
 @each_kind
 @pytest.mark.parametrize("route", ["relative", "from inside", "dir_fd", "symlink", "dotted"])
-def test_whatever_path_led_there(tmp_path: Path, route: str, kind: Kind, held: bool) -> None:
-    site = make_site(tmp_path)
+def test_whatever_path_led_there(here: Path, route: str, kind: Kind, held: bool) -> None:
+    site = make_site(here)
 
     def work() -> None:
-        (tmp_path / "link").symlink_to("site/sub")
+        (here / "link").symlink_to("site/sub")
         options: dict[str, Any] = {}
         if route == "dir_fd":
             options["dir_fd"] = os.open(site / "sub", os.O_DIRECTORY)
-        os.chdir(site / "sub" if route == "from inside" else "/" if options else tmp_path)
+        os.chdir(site / "sub" if route == "from inside" else "/" if options else here)
         path = {
             "relative": "site/sub/new",
             "symlink": "link/new",
@@ -125,7 +125,7 @@ def test_whatever_path_led_there(tmp_path: Path, route: str, kind: Kind, held: b
         with pytest.raises(atomik.ConflictError) as raised, kind.open(path, **options) as staging:
             kind.write(staging, "new")
             replace(site)
-        (tmp_path / "link").unlink()
+        (here / "link").unlink()
         assert raised.value.filename == path
         raise raised.value
 
@@ -135,31 +135,31 @@ def test_whatever_path_led_there(tmp_path: Path, route: str, kind: Kind, held: b
 @pytest.mark.skipif(os.geteuid() != 0, reason="hiding /proc needs root")
 @each_kind
 @pytest.mark.parametrize("absolute", [False, True], ids=["relative", "absolute"])
-def test_without_proc_it_is_told_as_well(tmp_path: Path, kind: Kind, absolute: bool) -> None:
-    site = make_site(tmp_path)
+def test_without_proc_it_is_told_as_well(here: Path, kind: Kind, absolute: bool) -> None:
+    site = make_site(here)
 
     def work() -> None:
         kernel.enter_private_mount_namespace()
         run("mount", "--make-rprivate", "/")
         run("mount", "-t", "tmpfs", "tmpfs", "/proc")
-        os.chdir(tmp_path)
+        os.chdir(here)
         with kind.open(site / "sub/moved" if absolute else "site/sub/moved") as staging:
             kind.write(staging, "new")
-            (tmp_path / "site").rename("elsewhere")
-        assert kind.read(tmp_path / "elsewhere/sub/moved") == "new"
-        (tmp_path / "elsewhere").rename("site")
+            (here / "site").rename("elsewhere")
+        assert kind.read(here / "elsewhere/sub/moved") == "new"
+        (here / "elsewhere").rename("site")
         with kind.open(site / "sub/new" if absolute else "site/sub/new") as staging:
             kind.write(staging, "new")
             replace(site)
 
     with pytest.raises(atomik.ConflictError):
         run_as(ROOT, work)
-    assert os.listdir(tmp_path) == ["site"]
+    assert os.listdir(here) == ["site"]
     assert os.listdir(site) == ["theirs"]
 
 
-def test_a_path_that_a_snapshot_gave_leads_into_nothing_that_was_displaced(tmp_path: Path) -> None:
-    site = make_site(tmp_path)
+def test_a_path_that_a_snapshot_gave_leads_into_nothing_that_was_displaced(here: Path) -> None:
+    site = make_site(here)
     with atomik.snapshot(site) as version:
         replace(site)
         before = tree(version)
@@ -203,7 +203,7 @@ def test_a_folder_that_is_removed_in_the_body(fs: Filesystem, kind: Kind) -> Non
         shutil.rmtree(parent)
     assert raised.value.filename == os.fspath(parent / "new")
     assert not raised.value.committed
-    assert list(fs.path.iterdir()) == []
+    assert list(fs.here.iterdir()) == []
 
 
 # A group
@@ -214,21 +214,21 @@ def test_a_folder_that_is_removed_in_the_body(fs: Filesystem, kind: Kind) -> Non
 @each_depth
 @pytest.mark.parametrize("first", [False, True], ids=["last member", "first member"])
 def test_a_group_publishes_nothing(fs: Filesystem, depth: str, held: bool, first: bool) -> None:
-    site = make_site(fs.path)
-    (elsewhere := fs.path / "elsewhere").mkdir()
+    site = make_site(fs.here)
+    (elsewhere := fs.here / "elsewhere").mkdir()
 
     def work() -> None:
         group = atomik.group()
         with pytest.raises(atomik.ConflictError) as raised, group:
             if not first:
                 group.write_text(elsewhere / "other", "new")
-            group.write_text(fs.path / depth / "new", "new")
-            with group.folder(fs.path / depth / "folder") as staging:
+            group.write_text(fs.here / depth / "new", "new")
+            with group.folder(fs.here / depth / "folder") as staging:
                 (staging / "new").touch()
             if first:
                 group.write_text(elsewhere / "other", "new")
             replace(site)
-        assert raised.value.filename == os.fspath(fs.path / depth / "new")
+        assert raised.value.filename == os.fspath(fs.here / depth / "new")
         assert not raised.value.committed
         assert not group.committed
         assert os.listdir(elsewhere) == []
@@ -238,16 +238,16 @@ def test_a_group_publishes_nothing(fs: Filesystem, depth: str, held: bool, first
     meanwhile(site, held, work)
 
 
-def test_a_group_of_many_folders_publishes_nothing(tmp_path: Path) -> None:
+def test_a_group_of_many_folders_publishes_nothing(here: Path) -> None:
     # More than it keeps open.
-    many = [tmp_path / str(number) for number in range(100)]
+    many = [here / str(number) for number in range(100)]
     for folder in many:
         folder.mkdir()
     with pytest.raises(atomik.ConflictError), atomik.group(durability="none") as group:
         for folder in many:
             group.write_text(folder / "a", "new")
         replace(many[-1])
-    assert [path.name for path in tmp_path.glob("*/*")] == ["theirs"]
+    assert [path.name for path in here.glob("*/*")] == ["theirs"]
 
 
 # What goes on
@@ -258,13 +258,13 @@ def test_a_group_of_many_folders_publishes_nothing(tmp_path: Path) -> None:
 def test_a_folder_that_was_only_moved_still_gets_the_new_version(
     fs: Filesystem, kind: Kind
 ) -> None:
-    make_site(fs.path)
-    with kind.open(fs.path / "site/sub/new") as staging:
+    make_site(fs.here)
+    with kind.open(fs.here / "site/sub/new") as staging:
         kind.write(staging, "new")
-        atomik.rename(fs.path / "site", fs.path / "moved")
-        (fs.path / "site").mkdir()
-    assert kind.read(fs.path / "moved/sub/new") == "new"
-    assert os.listdir(fs.path / "site") == []
+        atomik.rename(fs.here / "site", fs.here / "moved")
+        (fs.here / "site").mkdir()
+    assert kind.read(fs.here / "moved/sub/new") == "new"
+    assert os.listdir(fs.here / "site") == []
 
 
 @each_kind
@@ -277,7 +277,7 @@ def test_a_body_may_use_the_library_in_its_own_staging(
         pytest.skip("test_fuse.py looks at what cannot be published there")
 
     def nested() -> None:
-        with (atomik.folder if within == "folder" else atomik.path)(fs.path / "site") as staging:
+        with (atomik.folder if within == "folder" else atomik.path)(fs.here / "site") as staging:
             (staging / "sub").mkdir(parents=True)
             options: dict[str, Any] = {}
             if route == "dir_fd":
@@ -293,5 +293,5 @@ def test_a_body_may_use_the_library_in_its_own_staging(
                 group.write_text(staging / "sub/member", "text")
 
     run_as(ROOT, nested)
-    assert kind.read(fs.path / "site/sub/new") == "2"
-    assert sorted(os.listdir(fs.path / "site/sub")) == ["member", "new", "text"]
+    assert kind.read(fs.here / "site/sub/new") == "2"
+    assert sorted(os.listdir(fs.here / "site/sub")) == ["member", "new", "text"]

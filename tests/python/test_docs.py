@@ -47,12 +47,12 @@ def blocks(text: str) -> Iterator[Block]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_examples_of_a_page_run_in_order(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = [b for b in blocks(page.read_text("utf-8")) if b.language in ("python", "py")]
     if not examples:
         pytest.skip("no Python here")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(here)
     namespace = {"__name__": "__main__"}
     for block in examples:
         if block.run:

@@ -105,16 +105,16 @@ def old_version(call: str, path: Path, owner: int = 0) -> Path:
 @each_path_type
 @each_call
 def test_a_missing_parent(fs: Filesystem, call: str, as_given: Callable[[Path], AnyPath]) -> None:
-    destination = as_given(fs.path / "missing" / "destination")
+    destination = as_given(fs.here / "missing" / "destination")
     error = refused(call, destination)
     assert type(error) is FileNotFoundError
     assert error.errno == errno.ENOENT
-    assert list(fs.path.iterdir()) == []
+    assert list(fs.here.iterdir()) == []
 
 
 @each_call
 def test_a_parent_that_is_a_file(fs: Filesystem, call: str) -> None:
-    parent = old_file(fs.path / "file")
+    parent = old_file(fs.here / "file")
     error = refused(call, parent / "destination")
     assert type(error) is NotADirectoryError
     assert error.errno == errno.ENOTDIR
@@ -122,8 +122,8 @@ def test_a_parent_that_is_a_file(fs: Filesystem, call: str) -> None:
 
 @each_call
 def test_a_parent_in_a_loop_of_symlinks(fs: Filesystem, call: str) -> None:
-    (fs.path / "loop").symlink_to("loop")
-    assert refused(call, fs.path / "loop" / "destination").errno == errno.ELOOP
+    (fs.here / "loop").symlink_to("loop")
+    assert refused(call, fs.here / "loop" / "destination").errno == errno.ELOOP
 
 
 @pytest.mark.parametrize("permissions", [0o555, 0o666, 0o000], ids=oct)
@@ -168,13 +168,13 @@ def test_a_read_only_mount(fs: Filesystem, call: str, user: User, overwrite: boo
 def test_a_name_that_is_too_long(
     fs: Filesystem, call: str, as_given: Callable[[Path], AnyPath]
 ) -> None:
-    error = refused(call, as_given(fs.path / ("n" * 256)))
+    error = refused(call, as_given(fs.here / ("n" * 256)))
     assert error.errno == errno.ENAMETOOLONG
 
 
 @each_call
 def test_the_longest_name_is_not_too_long(fs: Filesystem, call: str) -> None:
-    destination = fs.path / ("n" * 255)
+    destination = fs.here / ("n" * 255)
     made = attempt(ALL[call], destination)
     if made.error is not None:
         raise made.error
@@ -190,8 +190,8 @@ def test_a_nul_in_the_path(call: str, nul: AnyPath) -> None:
 
 
 @each_call
-def test_a_nul_in_tmp_dir(tmp_path: Path, call: str) -> None:
-    assert_wrong(ValueError, partial(ALL[call], tmp_path / "destination", tmp_dir="a\0b"))
+def test_a_nul_in_tmp_dir(here: Path, call: str) -> None:
+    assert_wrong(ValueError, partial(ALL[call], here / "destination", tmp_dir="a\0b"))
 
 
 # What is already there
@@ -205,12 +205,12 @@ def test_an_existing_destination(
 ) -> None:
     parent = fs.folder("parent", owner=user.uid, group=user.gid)
     destination = old_version(call, parent / "destination", user.uid)
-    before = tree(fs.path), identities(fs.path)
+    before = tree(fs.here), identities(fs.here)
     error = refused(call, as_given(destination), user=user, words=("overwrite",))
     assert type(error) is atomik.FileAlreadyExistsError
     assert isinstance(error, FileExistsError)
     assert error.errno == errno.EEXIST
-    assert (tree(fs.path), identities(fs.path)) == before
+    assert (tree(fs.here), identities(fs.here)) == before
 
 
 @each_call
@@ -218,7 +218,7 @@ def test_a_destination_of_the_wrong_type(fs: Filesystem, call: str) -> None:
     if call.startswith("path"):
         pytest.skip("`path` learns only at the commit what has been made")
     makes_files = call in MAKING_FILES
-    destination = (old_folder if makes_files else old_file)(fs.path / "destination")
+    destination = (old_folder if makes_files else old_file)(fs.here / "destination")
     error = refused(call, destination, overwrite=True)
     assert type(error) is (IsADirectoryError if makes_files else NotADirectoryError)
     assert error.errno == (errno.EISDIR if makes_files else errno.ENOTDIR)
@@ -226,19 +226,19 @@ def test_a_destination_of_the_wrong_type(fs: Filesystem, call: str) -> None:
 
 @each_call
 def test_a_mount_point(fs: Filesystem, call: str) -> None:
-    source, destination = old_folder(fs.path / "source"), fs.folder("destination")
+    source, destination = old_folder(fs.here / "source"), fs.folder("destination")
     fs.bind(source, destination)
-    before = tree(fs.path)
+    before = tree(fs.here)
     error = refused(call, destination, overwrite=True, words=("mount",))
     assert type(error) is atomik.DestinationBusyError
     assert error.errno == errno.EBUSY
-    assert tree(fs.path) == before
+    assert tree(fs.here) == before
 
 
 @each_user
 @each_call
 def test_a_bind_mounted_file_as_in_a_container(fs: Filesystem, call: str, user: User) -> None:
-    source = old_file(fs.path / "source", user.uid)
+    source = old_file(fs.here / "source", user.uid)
     parent = fs.folder("parent", owner=user.uid, group=user.gid)
     destination = old_file(parent / "destination", user.uid)
     fs.bind(source, destination)
@@ -261,7 +261,7 @@ each_follow = pytest.mark.parametrize("follow", [False, True], ids=["itself", "f
 @each_follow
 @each_call
 def test_a_symlink_to_what_is_never_replaced(
-    tmp_path: Path, fs: Filesystem, call: str, follow: bool, hops: int, target: str
+    here: Path, fs: Filesystem, call: str, follow: bool, hops: int, target: str
 ) -> None:
     place = fs.folder("place")
     if target == "fifo":
@@ -275,12 +275,12 @@ def test_a_symlink_to_what_is_never_replaced(
     before = tree(place)
     destination = place / f"link{hops - 1}"
     # Standard input is a regular file: what it is does not count.
-    with (tmp_path / "input").open("w+") as standard:
+    with (here / "input").open("w+") as standard:
         error = refused_with(standard.fileno(), call, destination, follow)
     assert type(error) is atomik.DestinationBusyError
     assert error.errno == errno.EBUSY
     assert tree(place) == before
-    assert (tmp_path / "input").read_bytes() == b""
+    assert (here / "input").read_bytes() == b""
 
 
 def refused_with(standard_input: int, call: str, destination: Path, follow: bool) -> OSError:
@@ -294,12 +294,12 @@ def refused_with(standard_input: int, call: str, destination: Path, follow: bool
 
 
 @each_call
-def test_a_member_of_a_group_that_is_a_symlink_to_a_device(tmp_path: Path, call: str) -> None:
-    (tmp_path / "link").symlink_to("/dev/null")
+def test_a_member_of_a_group_that_is_a_symlink_to_a_device(here: Path, call: str) -> None:
+    (here / "link").symlink_to("/dev/null")
     with atomik.group() as group:
-        made = attempt(IN_GROUP[call], tmp_path / "link", group=group, overwrite=True)
-    assert type(assert_refused(made, tmp_path / "link")) is atomik.DestinationBusyError
-    assert os.readlink(tmp_path / "link") == "/dev/null"
+        made = attempt(IN_GROUP[call], here / "link", group=group, overwrite=True)
+    assert type(assert_refused(made, here / "link")) is atomik.DestinationBusyError
+    assert os.readlink(here / "link") == "/dev/null"
 
 
 @each_follow
@@ -308,9 +308,9 @@ def test_a_symlink_to_a_file_elsewhere_is_replaced_or_followed(
     fs: Filesystem, call: str, follow: bool
 ) -> None:
     target = old_file(fs.folder("elsewhere") / "target")
-    (fs.path / "link").symlink_to(target)
-    MAKING_FILES[call](fs.path / "link", nothing, overwrite=True, follow_symlinks=follow)
-    assert (fs.path / "link").is_symlink() is follow
+    (fs.here / "link").symlink_to(target)
+    MAKING_FILES[call](fs.here / "link", nothing, overwrite=True, follow_symlinks=follow)
+    assert (fs.here / "link").is_symlink() is follow
     assert target.read_bytes() == (b"new" if follow else b"old")
 
 
@@ -323,42 +323,42 @@ def test_a_symlink_to_a_file_elsewhere_is_replaced_or_followed(
 @each_path_type
 @each_call
 def test_a_name_of_the_librarys_own(
-    tmp_path: Path, call: str, as_given: Callable[[Path], AnyPath], overwrite: bool, name: str
+    here: Path, call: str, as_given: Callable[[Path], AnyPath], overwrite: bool, name: str
 ) -> None:
-    destination = tmp_path / name
+    destination = here / name
     if overwrite:
         old_version(call, destination)
-    before = tree(tmp_path), identities(tmp_path)
+    before = tree(here), identities(here)
     error = refused(call, as_given(destination), words=(".atomik",), overwrite=overwrite)
     assert type(error) is OSError
     assert error.errno == errno.EINVAL
-    assert (tree(tmp_path), identities(tmp_path)) == before
+    assert (tree(here), identities(here)) == before
     # As its clean-up would take it for an orphan.
     if overwrite:
         (shutil.rmtree if destination.is_dir() else os.unlink)(destination)
 
 
 @each_call
-def test_a_symlink_to_a_name_of_the_librarys_own_is_not_followed(tmp_path: Path, call: str) -> None:
-    (tmp_path / "link").symlink_to(".atomik-0.notes~")
-    error = refused(call, tmp_path / "link", overwrite=True, follow_symlinks=True)
+def test_a_symlink_to_a_name_of_the_librarys_own_is_not_followed(here: Path, call: str) -> None:
+    (here / "link").symlink_to(".atomik-0.notes~")
+    error = refused(call, here / "link", overwrite=True, follow_symlinks=True)
     assert error.errno == errno.EINVAL
-    assert os.listdir(tmp_path) == ["link"]
+    assert os.listdir(here) == ["link"]
 
 
 @each_call
-def test_a_member_of_a_group_with_a_name_of_the_librarys_own(tmp_path: Path, call: str) -> None:
+def test_a_member_of_a_group_with_a_name_of_the_librarys_own(here: Path, call: str) -> None:
     with atomik.group() as group:
-        made = attempt(IN_GROUP[call], tmp_path / ".atomik-0.notes~", group=group)
-    assert assert_refused(made, tmp_path / ".atomik-0.notes~").errno == errno.EINVAL
-    assert os.listdir(tmp_path) == []
+        made = attempt(IN_GROUP[call], here / ".atomik-0.notes~", group=group)
+    assert assert_refused(made, here / ".atomik-0.notes~").errno == errno.EINVAL
+    assert os.listdir(here) == []
 
 
 @each_file_call
 def test_an_immutable_file(fs: Filesystem, call: str) -> None:
     if fs.name == "bindfs":
         pytest.skip("bindfs does not show that a file is immutable")
-    destination = old_file(fs.path / "destination")
+    destination = old_file(fs.here / "destination")
     fs.make_immutable(destination)
     error = refused(call, destination, overwrite=True, words=("immutable",))
     assert type(error) is PermissionError
@@ -415,10 +415,10 @@ def test_ones_own_version_in_a_sticky_folder_is_replaced(fs: Filesystem, call: s
 
 @each_call
 def test_a_missing_tmp_dir(fs: Filesystem, call: str) -> None:
-    made = attempt(ALL[call], fs.path / "destination", tmp_dir=fs.path / "missing")
+    made = attempt(ALL[call], fs.here / "destination", tmp_dir=fs.here / "missing")
     assert isinstance(made.error, FileNotFoundError)
     assert not made.body_ran
-    assert os.fspath(fs.path / "missing") in (made.error.filename, made.error.filename2)
+    assert os.fspath(fs.here / "missing") in (made.error.filename, made.error.filename2)
 
 
 @each_call
@@ -433,12 +433,12 @@ def test_a_tmp_dir_on_another_mount_of_the_same_filesystem(fs: Filesystem, call:
     source, tmp_dir = fs.folder("source"), fs.folder("tmp")
     fs.bind(source, tmp_dir)
     if fs.name != "btrfs":
-        assert tmp_dir.stat().st_dev == fs.path.stat().st_dev
+        assert tmp_dir.stat().st_dev == fs.here.stat().st_dev
     assert_crosses(fs, call, tmp_dir)
 
 
 def assert_crosses(fs: Filesystem, call: str, tmp_dir: Path) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     made = attempt(ALL[call], destination, tmp_dir=tmp_dir)
     assert isinstance(made.error, atomik.InvalidCrossDeviceError)
     assert not made.body_ran
@@ -462,7 +462,7 @@ def test_a_tmp_dir_that_the_user_may_not_write(fs: Filesystem, call: str) -> Non
 @pytest.mark.parametrize("call", ["rename", "exchange"])
 @pytest.mark.parametrize("bound", [False, True], ids=["another filesystem", "another mount"])
 def test_renaming_to_another_mount(fs: Filesystem, call: str, bound: bool) -> None:
-    source, target = old_file(fs.path / "source"), fs.folder("target")
+    source, target = old_file(fs.here / "source"), fs.folder("target")
     if bound:
         fs.bind(fs.folder("other"), target)
     else:
@@ -517,18 +517,18 @@ def test_a_folder_is_published_in_a_folder_of_an_overlays_lower_layer(
 def test_bindfs_cannot_replace_a_folder(
     fs: Filesystem, as_given: Callable[[Path], AnyPath]
 ) -> None:
-    destination = old_folder(fs.path / "destination")
-    before = tree(fs.path), identities(fs.path)
+    destination = old_folder(fs.here / "destination")
+    before = tree(fs.here), identities(fs.here)
     error = refused("folder", as_given(destination), overwrite=True, words=("filesystem",))
     assert type(error) is atomik.UnsupportedFilesystemError
     assert error.errno in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-    assert (tree(fs.path), identities(fs.path)) == before
+    assert (tree(fs.here), identities(fs.here)) == before
 
 
 def test_what_bindfs_cannot_do_is_still_done_elsewhere(mounts: Mounts) -> None:
     with ExitStack() as undo:
         try:
-            weak, able = (mounts.test_folder(name, undo).path for name in ("bindfs", "ext4"))
+            weak, able = (mounts.test_folder(name, undo).here for name in ("bindfs", "ext4"))
         except Missing as reason:
             pytest.skip(str(reason))
         for folder in (weak, able):
@@ -553,16 +553,16 @@ def assert_wrong(expected: type[Exception], call: Callable[[], object]) -> None:
 @pytest.mark.parametrize(
     "mode", ["", "r", "q", "wr", "wt+b", "ww", "rb", "ra", "aw+", "r+a", "bw+b"]
 )
-def test_a_bad_mode(tmp_path: Path, mode: Any) -> None:
-    assert_wrong(ValueError, partial(atomik.file, tmp_path / "destination", mode))
-    assert list(tmp_path.iterdir()) == []
+def test_a_bad_mode(here: Path, mode: Any) -> None:
+    assert_wrong(ValueError, partial(atomik.file, here / "destination", mode))
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("durability", ["", "FULL", "fsync"])
 @each_call
-def test_a_bad_durability(tmp_path: Path, call: str, durability: str) -> None:
-    assert_wrong(ValueError, partial(ALL[call], tmp_path / "destination", durability=durability))
-    assert list(tmp_path.iterdir()) == []
+def test_a_bad_durability(here: Path, call: str, durability: str) -> None:
+    assert_wrong(ValueError, partial(ALL[call], here / "destination", durability=durability))
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -576,17 +576,17 @@ def test_a_bad_durability(tmp_path: Path, call: str, durability: str) -> None:
     ],
 )
 @each_call
-def test_an_option_of_the_wrong_type(tmp_path: Path, call: str, option: str, value: object) -> None:
-    assert_wrong(TypeError, partial(ALL[call], tmp_path / "destination", **{option: value}))
-    assert list(tmp_path.iterdir()) == []
+def test_an_option_of_the_wrong_type(here: Path, call: str, option: str, value: object) -> None:
+    assert_wrong(TypeError, partial(ALL[call], here / "destination", **{option: value}))
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("permissions", [-1, 0o10000, 1 << 40])
 @each_call
-def test_permissions_that_are_none(tmp_path: Path, call: str, permissions: int) -> None:
+def test_permissions_that_are_none(here: Path, call: str, permissions: int) -> None:
     with pytest.raises((ValueError, OverflowError)):
-        ALL[call](tmp_path / "destination", permissions=permissions)
-    assert list(tmp_path.iterdir()) == []
+        ALL[call](here / "destination", permissions=permissions)
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("path", [None, 1.5, 3, ["a"], bytearray(b"a")], ids=repr)
@@ -596,20 +596,20 @@ def test_a_path_of_the_wrong_type(call: str, path: Any) -> None:
 
 
 @each_call
-def test_an_unknown_option(tmp_path: Path, call: str) -> None:
-    assert_wrong(TypeError, partial(ALL[call], tmp_path / "destination", overwriting=True))
+def test_an_unknown_option(here: Path, call: str) -> None:
+    assert_wrong(TypeError, partial(ALL[call], here / "destination", overwriting=True))
 
 
 @pytest.mark.parametrize("data", ["text", 3, None, [1, 2]], ids=repr)
-def test_data_that_are_no_bytes(tmp_path: Path, data: Any) -> None:
-    assert_wrong(TypeError, partial(atomik.write_bytes, tmp_path / "destination", data))
-    assert list(tmp_path.iterdir()) == []
+def test_data_that_are_no_bytes(here: Path, data: Any) -> None:
+    assert_wrong(TypeError, partial(atomik.write_bytes, here / "destination", data))
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("text", [b"bytes", 3, None], ids=repr)
-def test_text_that_is_no_str(tmp_path: Path, text: Any) -> None:
-    assert_wrong(TypeError, partial(atomik.write_text, tmp_path / "destination", text))
-    assert list(tmp_path.iterdir()) == []
+def test_text_that_is_no_str(here: Path, text: Any) -> None:
+    assert_wrong(TypeError, partial(atomik.write_text, here / "destination", text))
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -617,16 +617,14 @@ def test_text_that_is_no_str(tmp_path: Path, text: Any) -> None:
     [{"encoding": "utf-8"}, {"errors": "strict"}, {"newline": ""}],
     ids=lambda options: next(iter(options)),
 )
-def test_a_text_option_with_a_binary_mode(tmp_path: Path, options: dict[str, Any]) -> None:
-    assert_wrong(ValueError, partial(atomik.file, tmp_path / "destination", "wb", **options))
-    assert list(tmp_path.iterdir()) == []
+def test_a_text_option_with_a_binary_mode(here: Path, options: dict[str, Any]) -> None:
+    assert_wrong(ValueError, partial(atomik.file, here / "destination", "wb", **options))
+    assert list(here.iterdir()) == []
 
 
-def test_an_unknown_encoding(tmp_path: Path) -> None:
-    assert_wrong(
-        LookupError, partial(enter, atomik.file(tmp_path / "destination", encoding="no-such"))
-    )
-    assert list(tmp_path.iterdir()) == []
+def test_an_unknown_encoding(here: Path) -> None:
+    assert_wrong(LookupError, partial(enter, atomik.file(here / "destination", encoding="no-such")))
+    assert list(here.iterdir()) == []
 
 
 def enter(guard: AbstractContextManager[object]) -> None:
@@ -653,8 +651,8 @@ except OSError as error:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="hiding /proc needs root")
-def test_what_the_system_lacks_is_no_value_error(tmp_path: Path) -> None:
-    ran = run_program("-c", WITHOUT_PROC, tmp_path)
+def test_what_the_system_lacks_is_no_value_error(here: Path) -> None:
+    ran = run_program("-c", WITHOUT_PROC, here)
     assert ran.returncode == 0, ran.stderr
 
 
@@ -676,9 +674,9 @@ def test_every_error_of_the_library_is_an_os_error(error: type[Exception]) -> No
 
 @pytest.mark.parametrize("as_given", [os.fspath, os.fsencode], ids=["str", "bytes"])
 def test_both_paths_of_a_failed_rename_come_as_given(
-    tmp_path: Path, as_given: Callable[[Path], AnyPath]
+    here: Path, as_given: Callable[[Path], AnyPath]
 ) -> None:
-    src, dst = as_given(tmp_path / "src"), as_given(tmp_path / "dst")
+    src, dst = as_given(here / "src"), as_given(here / "dst")
     with pytest.raises(FileNotFoundError) as caught:
         atomik.rename(src, dst)
     assert (caught.value.filename, caught.value.filename2) == (src, dst)

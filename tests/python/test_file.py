@@ -47,8 +47,8 @@ def attempt(call: Callable[[], object]) -> object:
 
 
 @pytest.mark.filterwarnings("ignore:.*not entered:ResourceWarning")
-def test_exactly_the_modes_of_open_that_write_are_taken(tmp_path: Path) -> None:
-    reference, destination = tmp_path / "reference", tmp_path / "destination"
+def test_exactly_the_modes_of_open_that_write_are_taken(here: Path) -> None:
+    reference, destination = here / "reference", here / "destination"
     for length in range(5):
         for letters in itertools.product("rwaxbt+U", repeat=length):
             mode = "".join(letters)
@@ -66,23 +66,21 @@ def open_and_close(path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["r", "rb", "rt"])
-def test_a_mode_that_only_reads_is_refused(tmp_path: Path, mode: atomik.OpenMode) -> None:
+def test_a_mode_that_only_reads_is_refused(here: Path, mode: atomik.OpenMode) -> None:
     with pytest.raises(ValueError, match="only reads"):
-        atomik.file(tmp_path / "destination", mode)
+        atomik.file(here / "destination", mode)
 
 
 @pytest.mark.parametrize("mode", ["x", "xb", "x+"])
-def test_exclusive_creation_does_not_go_with_overwriting(
-    tmp_path: Path, mode: atomik.OpenMode
-) -> None:
+def test_exclusive_creation_does_not_go_with_overwriting(here: Path, mode: atomik.OpenMode) -> None:
     with pytest.raises(ValueError, match="overwrite"):
-        atomik.file(tmp_path / "destination", mode, overwrite=True)
+        atomik.file(here / "destination", mode, overwrite=True)
 
 
 @pytest.mark.parametrize("mode", [None, b"w", 1])
-def test_a_mode_is_a_string(tmp_path: Path, mode: Any) -> None:
+def test_a_mode_is_a_string(here: Path, mode: Any) -> None:
     with pytest.raises(TypeError):
-        atomik.file(tmp_path / "destination", mode)
+        atomik.file(here / "destination", mode)
 
 
 @each_kind_of_staging
@@ -99,22 +97,22 @@ def test_the_body_gets_what_open_gives(fs: Filesystem, mode: atomik.OpenMode) ->
 
     with open(fs.folder("reference") / "name", str(mode)) as reference:
         expected = look(reference)
-    with atomik.file(fs.path / "name", mode) as ours:
+    with atomik.file(fs.here / "name", mode) as ours:
         assert look(ours) == expected
-    assert (fs.path / "name").read_bytes() == b"one\ntwo\n"
+    assert (fs.here / "name").read_bytes() == b"one\ntwo\n"
 
 
 @pytest.mark.parametrize("as_given", [os.fspath, os.fsencode, Path])
 def test_the_file_is_named_as_the_path_was_given(
-    tmp_path: Path, as_given: Callable[[Path], Any]
+    here: Path, as_given: Callable[[Path], Any]
 ) -> None:
-    path = as_given(tmp_path / "destination")
+    path = as_given(here / "destination")
     with atomik.file(path) as ours:
         assert ours.name == os.fspath(path)
 
 
-def test_the_arguments_of_the_first_release_go_by_position(tmp_path: Path) -> None:
-    destination, tmp_dir = tmp_path / "destination", tmp_path / "elsewhere"
+def test_the_arguments_of_the_first_release_go_by_position(here: Path) -> None:
+    destination, tmp_dir = here / "destination", here / "elsewhere"
     tmp_dir.mkdir()
     destination.write_text("old")
     with atomik.file(destination, atomik.Mode.TEXT, True, tmp_dir) as text:
@@ -175,37 +173,35 @@ def test_text_is_written_as_open_writes_it(fs: Filesystem, options: dict[str, An
                 file.write(part)
         return path.read_bytes()
 
-    expected = attempt(partial(write, open, fs.path / "reference"))
-    assert attempt(partial(write, atomik.file, fs.path / "destination")) == expected
-    assert (fs.path / "destination").exists() == isinstance(expected, bytes)
+    expected = attempt(partial(write, open, fs.here / "reference"))
+    assert attempt(partial(write, atomik.file, fs.here / "destination")) == expected
+    assert (fs.here / "destination").exists() == isinstance(expected, bytes)
 
 
 @pytest.mark.parametrize(
     "text", [TEXT, "", "lone \ud800 surrogate"], ids=["plain", "", "surrogate"]
 )
 @pytest.mark.parametrize("options", TEXT_OPTIONS, ids=repr)
-def test_write_text_writes_what_open_writes(
-    tmp_path: Path, options: dict[str, Any], text: str
-) -> None:
+def test_write_text_writes_what_open_writes(here: Path, options: dict[str, Any], text: str) -> None:
     def by_open() -> bytes:
-        with open(tmp_path / "reference", "w", **options) as file:
+        with open(here / "reference", "w", **options) as file:
             file.write(text)
-        return (tmp_path / "reference").read_bytes()
+        return (here / "reference").read_bytes()
 
     def by_us() -> bytes:
-        atomik.write_text(tmp_path / "destination", text, **options)
-        return (tmp_path / "destination").read_bytes()
+        atomik.write_text(here / "destination", text, **options)
+        return (here / "destination").read_bytes()
 
     expected = attempt(by_open)
     assert attempt(by_us) == expected
-    assert (tmp_path / "destination").exists() == isinstance(expected, bytes)
+    assert (here / "destination").exists() == isinstance(expected, bytes)
 
 
 @pytest.mark.parametrize("text", [None, b"text", 5])
-def test_write_text_writes_strings_only(tmp_path: Path, text: Any) -> None:
+def test_write_text_writes_strings_only(here: Path, text: Any) -> None:
     with pytest.raises(TypeError):
-        atomik.write_text(tmp_path / "destination", text)
-    assert list(tmp_path.iterdir()) == []
+        atomik.write_text(here / "destination", text)
+    assert list(here.iterdir()) == []
 
 
 @each_kind_of_staging
@@ -221,9 +217,9 @@ def test_bytes_are_written_as_open_writes_them(fs: Filesystem, options: dict[str
                 file.write(bytes(range(size % 256)) * 3)
         return type(file).__name__, path.read_bytes()
 
-    expected = attempt(partial(write, open, fs.path / "reference"))
-    assert attempt(partial(write, atomik.file, fs.path / "destination")) == expected
-    assert (fs.path / "destination").exists() == isinstance(expected, tuple)
+    expected = attempt(partial(write, open, fs.here / "reference"))
+    assert attempt(partial(write, atomik.file, fs.here / "destination")) == expected
+    assert (fs.here / "destination").exists() == isinstance(expected, tuple)
 
 
 # What the body does with its file
@@ -234,7 +230,7 @@ def test_bytes_are_written_as_open_writes_them(fs: Filesystem, options: dict[str
 def test_a_detached_layer_is_never_published_truncated(
     fs: Filesystem, mode: atomik.OpenMode
 ) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     destination.write_text("old")
     layers: list[io.IOBase] = []
     open_guard: Callable[..., atomik.File[Any]] = atomik.file
@@ -246,39 +242,39 @@ def test_a_detached_layer_is_never_published_truncated(
     assert layers[0].closed
 
 
-def test_a_detached_layer_of_a_layer_is_never_published_truncated(tmp_path: Path) -> None:
+def test_a_detached_layer_of_a_layer_is_never_published_truncated(here: Path) -> None:
     layers: list[io.IOBase] = []
-    guard: atomik.File[Any] = atomik.file(tmp_path / "destination")
+    guard: atomik.File[Any] = atomik.file(here / "destination")
     with pytest.raises(ValueError, match="detached"), guard as file:
         file.write("begin")
         layers.append(file.buffer.detach())
     assert layers[0].closed
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
-def test_an_exception_after_a_detach_is_the_one_that_is_raised(tmp_path: Path) -> None:
-    with pytest.raises(LookupError), atomik.file(tmp_path / "destination") as file:
+def test_an_exception_after_a_detach_is_the_one_that_is_raised(here: Path) -> None:
+    with pytest.raises(LookupError), atomik.file(here / "destination") as file:
         file.write("begin")
         file.detach()
         raise LookupError
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 @each_kind_of_staging
 @each_mode
 def test_after_the_commit_the_file_is_closed(fs: Filesystem, mode: atomik.OpenMode) -> None:
-    with atomik.file(fs.path / "destination", mode) as file:
+    with atomik.file(fs.here / "destination", mode) as file:
         pass
     assert file.closed
     with pytest.raises(ValueError, match="closed"):
         file.write(b"" if "b" in mode else "")
     with pytest.raises(ValueError, match="closed"):
         file.fileno()
-    assert (fs.path / "destination").read_bytes() == b""
+    assert (fs.here / "destination").read_bytes() == b""
 
 
-def test_after_the_rollback_the_file_is_closed(tmp_path: Path) -> None:
-    with pytest.raises(LookupError), atomik.file(tmp_path / "destination") as file:
+def test_after_the_rollback_the_file_is_closed(here: Path) -> None:
+    with pytest.raises(LookupError), atomik.file(here / "destination") as file:
         raise LookupError
     assert file.closed
 
@@ -286,7 +282,7 @@ def test_after_the_rollback_the_file_is_closed(tmp_path: Path) -> None:
 @each_kind_of_staging
 @each_mode
 def test_closing_in_the_body_is_fine(fs: Filesystem, mode: atomik.OpenMode) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     with atomik.file(destination, mode) as file:
         file.write(b"new" if "b" in mode else "new")
         file.close()
@@ -296,7 +292,7 @@ def test_closing_in_the_body_is_fine(fs: Filesystem, mode: atomik.OpenMode) -> N
 
 @each_kind_of_staging
 def test_another_with_in_the_body_is_fine(fs: Filesystem) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     with atomik.file(destination, "wb") as file, io.TextIOWrapper(file, "utf-8") as text:
         text.write("new")
     assert destination.read_bytes() == b"new"
@@ -304,7 +300,7 @@ def test_another_with_in_the_body_is_fine(fs: Filesystem) -> None:
 
 @each_kind_of_staging
 def test_what_is_written_through_the_descriptor_is_published(fs: Filesystem) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     with atomik.file(destination, "w") as file:
         os.write(file.fileno(), b"one ")
         file.write("two ")
@@ -315,7 +311,7 @@ def test_what_is_written_through_the_descriptor_is_published(fs: Filesystem) -> 
 
 @each_kind_of_staging
 def test_the_last_size_is_published(fs: Filesystem) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     with atomik.file(destination, "w+b") as file:
         file.write(b"0123456789")
         file.seek(4)
@@ -399,7 +395,7 @@ def test_a_disk_that_is_full_in_the_body_leaves_the_old_version_and_nothing_else
 def test_a_limited_file_size_leaves_the_old_version_and_nothing_else(
     fs: Filesystem, write: Callable[[Path], None], old: bytes | None
 ) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     if old is not None:
         destination.write_bytes(old)
 
@@ -469,14 +465,14 @@ def released(view: memoryview) -> memoryview:
     return view
 
 
-def assert_written_as_open_does(tmp_path: Path, data: Any) -> object:
+def assert_written_as_open_does(here: Path, data: Any) -> object:
     """Writes the same with `open`, compares what happens, and returns it."""
-    destination = tmp_path / "destination"
+    destination = here / "destination"
 
     def by_open() -> bytes:
-        with open(tmp_path / "reference", "wb") as file:
+        with open(here / "reference", "wb") as file:
             file.write(data)
-        return (tmp_path / "reference").read_bytes()
+        return (here / "reference").read_bytes()
 
     def by_us() -> bytes:
         atomik.write_bytes(destination, data)
@@ -490,12 +486,12 @@ def assert_written_as_open_does(tmp_path: Path, data: Any) -> object:
 
 @pytest.mark.parametrize("make", BUFFERS.values(), ids=BUFFERS)
 def test_write_bytes_takes_exactly_the_buffers_that_open_takes(
-    tmp_path: Path, make: Callable[[], Any]
+    here: Path, make: Callable[[], Any]
 ) -> None:
-    assert_written_as_open_does(tmp_path, make())
+    assert_written_as_open_does(here, make())
 
 
-def test_write_bytes_takes_numpy_arrays(tmp_path: Path) -> None:
+def test_write_bytes_takes_numpy_arrays(here: Path) -> None:
     numpy = pytest.importorskip("numpy")
     matrix = numpy.arange(12, dtype="u2").reshape(3, 4)
     for number, data in enumerate(
@@ -511,12 +507,12 @@ def test_write_bytes_takes_numpy_arrays(tmp_path: Path) -> None:
             numpy.float64(2.5),
         )
     ):
-        (folder := tmp_path / str(number)).mkdir()
+        (folder := here / str(number)).mkdir()
         assert assert_written_as_open_does(folder, data) == data.tobytes()
 
 
 @pytest.mark.parametrize("which", ["Fortran order", "every second column", "backwards"])
-def test_write_bytes_refuses_what_is_not_contiguous(tmp_path: Path, which: str) -> None:
+def test_write_bytes_refuses_what_is_not_contiguous(here: Path, which: str) -> None:
     numpy = pytest.importorskip("numpy")
     matrix = numpy.arange(12).reshape(3, 4)
     data = {
@@ -527,15 +523,15 @@ def test_write_bytes_refuses_what_is_not_contiguous(tmp_path: Path, which: str) 
     for given in (data, memoryview(data)):
         # numpy itself would say ValueError, memoryview BufferError.
         with pytest.raises((BufferError, ValueError), match="contiguous"):
-            atomik.write_bytes(tmp_path / "destination", given)
-    assert list(tmp_path.iterdir()) == []
+            atomik.write_bytes(here / "destination", given)
+    assert list(here.iterdir()) == []
 
 
-def test_write_bytes_lets_go_of_the_buffer(tmp_path: Path) -> None:
+def test_write_bytes_lets_go_of_the_buffer(here: Path) -> None:
     data = bytearray(b"data")
-    atomik.write_bytes(tmp_path / "destination", data)
+    atomik.write_bytes(here / "destination", data)
     with pytest.raises(FileExistsError):
-        atomik.write_bytes(tmp_path / "destination", data)
+        atomik.write_bytes(here / "destination", data)
     data.extend(b"more")  # BufferError if anybody still looked at it
 
 
@@ -543,9 +539,9 @@ def test_write_bytes_lets_go_of_the_buffer(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
 def test_more_than_one_write_call_can_take_is_written_whole(fs: Filesystem) -> None:
     memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if min(memory, shutil.disk_usage(fs.path).free) < ROOM:
+    if min(memory, shutil.disk_usage(fs.here).free) < ROOM:
         pytest.skip("needs 6 GB of memory")
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     with mmap.mmap(-1, LARGE) as data:
         data[-5:] = b"final"
         atomik.write_bytes(destination, data, durability="none")

@@ -13,8 +13,8 @@ from support.processes import NOBODY, ROOT, run_as
 
 
 def test_each_test_starts_in_an_empty_folder(fs: Filesystem) -> None:
-    assert list(fs.path.iterdir()) == []
-    (fs.path / "litter").touch()
+    assert list(fs.here.iterdir()) == []
+    (fs.here / "litter").touch()
 
 
 def test_each_filesystem_is_the_kernels_own(fs: Filesystem) -> None:
@@ -23,7 +23,7 @@ def test_each_filesystem_is_the_kernels_own(fs: Filesystem) -> None:
         for fields in map(bytes.split, Path("/proc/self/mountinfo").read_bytes().splitlines())
     }
     expected = "fuse" if fs.name == "bindfs" else fs.name
-    assert kinds[os.fspath(fs.path.parent)] == expected
+    assert kinds[os.fspath(fs.here.parent)] == expected
 
 
 def test_the_flags_are_those_that_were_measured(fs: Filesystem) -> None:
@@ -37,7 +37,7 @@ def test_the_flags_are_those_that_were_measured(fs: Filesystem) -> None:
 
 def test_an_ordinary_user_cannot_write_roots_folder(fs: Filesystem) -> None:
     with pytest.raises(PermissionError):
-        run_as(NOBODY, (fs.path / "mine").touch)
+        run_as(NOBODY, (fs.here / "mine").touch)
 
 
 def test_an_ordinary_user_owns_what_it_makes(fs: Filesystem) -> None:
@@ -48,14 +48,14 @@ def test_an_ordinary_user_owns_what_it_makes(fs: Filesystem) -> None:
 
 
 def test_an_exception_in_the_child_is_the_parents(fs: Filesystem) -> None:
-    missing = fs.path / "missing"
+    missing = fs.here / "missing"
     with pytest.raises(FileNotFoundError) as caught:
         run_as(ROOT, missing.read_bytes)
     assert caught.value.filename == os.fspath(missing)
 
 
 def test_an_immutable_file_stays_until_the_test_ends(fs: Filesystem) -> None:
-    path = fs.path / "file"
+    path = fs.here / "file"
     path.touch()
     fs.make_immutable(path)
     with pytest.raises(PermissionError):
@@ -79,9 +79,9 @@ def test_a_bind_mount_is_gone_after_the_test(fs: Filesystem) -> None:
 
 @pytest.mark.parametrize("fs", fuse_servers.SERVERS, indirect=True)
 def test_what_is_written_through_a_server_is_there(fs: Filesystem) -> None:
-    (fs.path / "file").write_text("content")
-    assert os.listdir(fs.path) == ["file"]
-    assert fs.path.joinpath("file").read_text() == "content"
+    (fs.here / "file").write_text("content")
+    assert os.listdir(fs.here) == ["file"]
+    assert fs.here.joinpath("file").read_text() == "content"
     flags = {
         "gocryptfs": kernel.NOREPLACE | kernel.EXCHANGE | kernel.WHITEOUT,
         "fuse-overlayfs": kernel.NOREPLACE | kernel.EXCHANGE | kernel.WHITEOUT,
@@ -97,8 +97,8 @@ def test_locks_do_not_reach_the_other_mount_of_a_folder(name: str, mounts: Mount
             sides = mounts.two_mounts(name, undo)
         except Missing as reason:
             pytest.skip(str(reason))
-        (sides[0].path / "folder").mkdir()
+        (sides[0].here / "folder").mkdir()
         for side in sides:
-            fd = os.open(side.path / "folder", os.O_RDONLY)
+            fd = os.open(side.here / "folder", os.O_RDONLY)
             undo.callback(os.close, fd)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

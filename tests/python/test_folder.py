@@ -64,26 +64,26 @@ def home(fs: Filesystem, user: User) -> Path:
 
 @each_filesystem_for_folders
 def test_an_exception_leaves_no_folder(fs: Filesystem) -> None:
-    with pytest.raises(LookupError), atomik.folder(fs.path / "site") as staging:
+    with pytest.raises(LookupError), atomik.folder(fs.here / "site") as staging:
         (staging / "inner").mkdir()
         (staging / "inner" / "file").write_text("new")
         raise LookupError
-    assert list(fs.path.iterdir()) == []
+    assert list(fs.here.iterdir()) == []
 
 
 @each_filesystem_for_folders
 def test_an_exception_leaves_the_old_folder(fs: Filesystem) -> None:
-    destination = old_folder(fs.path / "site")
-    before = tree(fs.path)
+    destination = old_folder(fs.here / "site")
+    before = tree(fs.here)
     with pytest.raises(LookupError), atomik.folder(destination, overwrite=True) as staging:
         (staging / "file").write_text("new")
         raise LookupError
-    assert tree(fs.path) == before
+    assert tree(fs.here) == before
 
 
 @each_filesystem_for_folders
 def test_a_folder_that_appears_in_the_body_is_not_replaced(fs: Filesystem) -> None:
-    destination = fs.path / "site"
+    destination = fs.here / "site"
     with pytest.raises(atomik.FileAlreadyExistsError), atomik.folder(destination) as staging:
         (staging / "file").write_text("new")
         destination.mkdir()
@@ -92,16 +92,16 @@ def test_a_folder_that_appears_in_the_body_is_not_replaced(fs: Filesystem) -> No
 
 @each_filesystem_for_folders
 def test_a_removed_staging_folder_is_not_published(fs: Filesystem) -> None:
-    destination = old_folder(fs.path / "site")
-    before = tree(fs.path)
+    destination = old_folder(fs.here / "site")
+    before = tree(fs.here)
     with pytest.raises(FileNotFoundError), atomik.folder(destination, overwrite=True) as staging:
         staging.rmdir()
-    assert tree(fs.path) == before
+    assert tree(fs.here) == before
 
 
 @each_filesystem_for_folders
 def test_a_new_folder_appears_whole(fs: Filesystem) -> None:
-    destination = fs.path / "site"
+    destination = fs.here / "site"
     with atomik.folder(destination) as staging:
         (staging / "inner").mkdir()
         (staging / "inner" / "version").write_text("new")
@@ -111,7 +111,7 @@ def test_a_new_folder_appears_whole(fs: Filesystem) -> None:
 
 @each_filesystem_for_folders
 def test_a_folder_is_replaced_whole(fs: Filesystem) -> None:
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     before = tree(destination)
     with atomik.folder(destination, overwrite=True) as staging:
         assert list(staging.iterdir()) == []
@@ -123,7 +123,7 @@ def test_a_folder_is_replaced_whole(fs: Filesystem) -> None:
 
 @each_filesystem_for_folders
 def test_an_empty_folder_is_a_version_too(fs: Filesystem) -> None:
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     with atomik.folder(destination, overwrite=True):
         pass
     assert list(destination.iterdir()) == []
@@ -132,7 +132,7 @@ def test_an_empty_folder_is_a_version_too(fs: Filesystem) -> None:
 @each_filesystem_for_folders
 @each_call
 def test_a_folder_that_vanishes_in_the_body_is_made_anew(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "site"
+    destination = fs.here / "site"
     destination.mkdir()
     MAKING_FOLDERS[call](destination, destination.rmdir, overwrite=True)
     assert (destination / "new").exists()
@@ -143,23 +143,23 @@ def test_a_folder_that_vanishes_in_the_body_is_made_anew(fs: Filesystem, call: s
 def test_a_folder_that_appears_in_the_body_is_replaced_when_asked(
     fs: Filesystem, call: str
 ) -> None:
-    destination = fs.path / "site"
+    destination = fs.here / "site"
     MAKING_FOLDERS[call](destination, partial(old_folder, destination), overwrite=True)
     assert sorted(path.name for path in destination.iterdir()) == ["inner", "new"]
 
 
 @each_filesystem_for_folders
 def test_a_reader_of_the_old_folder_keeps_its_open_files(fs: Filesystem) -> None:
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     with open(destination / "old" / "inner" / "file") as file:
         publish(destination, overwrite=True)
         assert file.read() == "old"
     assert_new(destination)
 
 
-def test_the_arguments_of_the_first_release_go_by_position(tmp_path: Path) -> None:
-    destination = old_folder(tmp_path / "site")
-    (tmp_dir := tmp_path / "elsewhere").mkdir()
+def test_the_arguments_of_the_first_release_go_by_position(here: Path) -> None:
+    destination = old_folder(here / "site")
+    (tmp_dir := here / "elsewhere").mkdir()
     with atomik.folder(destination, True, tmp_dir) as staging:
         assert staging.parent.parent == tmp_dir
         (staging / "inner").mkdir()
@@ -175,9 +175,9 @@ def test_the_arguments_of_the_first_release_go_by_position(tmp_path: Path) -> No
 @each_call
 def test_replacing_a_link_to_a_folder_leaves_the_folder_alone(fs: Filesystem, call: str) -> None:
     # systemd's install_file() empties the folder that the link leads to.
-    target = old_folder(fs.path / "target")
+    target = old_folder(fs.here / "target")
     before = tree(target)
-    destination = fs.path / "link"
+    destination = fs.here / "link"
     destination.symlink_to("target")
     MAKING_FOLDERS[call](destination, nothing, overwrite=True)
     assert not destination.is_symlink()
@@ -189,12 +189,12 @@ def test_replacing_a_link_to_a_folder_leaves_the_folder_alone(fs: Filesystem, ca
 @each_call
 def test_a_followed_link_stays_and_its_folder_is_replaced(fs: Filesystem, call: str) -> None:
     target = old_folder(fs.folder("elsewhere") / "target")
-    destination = fs.path / "link"
+    destination = fs.here / "link"
     destination.symlink_to("hop")
-    (fs.path / "hop").symlink_to(target)
+    (fs.here / "hop").symlink_to(target)
     MAKING_FOLDERS[call](destination, nothing, overwrite=True, follow_symlinks=True)
     assert os.readlink(destination) == "hop"
-    assert os.readlink(fs.path / "hop") == os.fspath(target)
+    assert os.readlink(fs.here / "hop") == os.fspath(target)
     assert sorted(path.name for path in target.iterdir()) == ["inner", "new"]
 
 
@@ -204,7 +204,7 @@ def test_a_followed_link_stays_and_its_folder_is_replaced(fs: Filesystem, call: 
 def test_a_followed_dangling_link_names_what_is_made(
     fs: Filesystem, call: str, overwrite: bool
 ) -> None:
-    destination = fs.path / "link"
+    destination = fs.here / "link"
     destination.symlink_to("elsewhere/target")
     elsewhere = fs.folder("elsewhere")
     MAKING_FOLDERS[call](destination, nothing, overwrite=overwrite, follow_symlinks=True)
@@ -216,8 +216,8 @@ def test_a_followed_dangling_link_names_what_is_made(
 
 
 @pytest.mark.parametrize("name", ["table", "table.tmp", ".atomik"])
-def test_nothing_written_names_what_was_found_instead(tmp_path: Path, name: str) -> None:
-    destination = tmp_path / "table.csv"
+def test_nothing_written_names_what_was_found_instead(here: Path, name: str) -> None:
+    destination = here / "table.csv"
     destination.write_text("old")
     with (
         pytest.raises(FileNotFoundError) as caught,
@@ -226,32 +226,32 @@ def test_nothing_written_names_what_was_found_instead(tmp_path: Path, name: str)
         staging.with_name(name).write_text("new")
     assert caught.value.filename == os.fspath(destination)
     assert f"found instead: {name}" in str(caught.value)
-    assert tree(tmp_path).keys() == {"table.csv"}
+    assert tree(here).keys() == {"table.csv"}
     assert destination.read_text() == "old"
 
 
-def test_nothing_written_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), atomik.path(tmp_path / "table.csv"):
+def test_nothing_written_at_all_is_an_error(here: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomik.path(here / "table.csv"):
         pass
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
-def test_a_path_with_a_slash_at_its_end_takes_no_file(tmp_path: Path) -> None:
-    with pytest.raises(NotADirectoryError), atomik.path(f"{tmp_path}/site/") as staging:
+def test_a_path_with_a_slash_at_its_end_takes_no_file(here: Path) -> None:
+    with pytest.raises(NotADirectoryError), atomik.path(f"{here}/site/") as staging:
         Path(os.fspath(staging)).write_text("new")
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
-def test_a_path_with_a_slash_at_its_end_takes_a_folder(tmp_path: Path) -> None:
-    with atomik.path(f"{tmp_path}/site/") as staging:
+def test_a_path_with_a_slash_at_its_end_takes_a_folder(here: Path) -> None:
+    with atomik.path(f"{here}/site/") as staging:
         staging.mkdir()
         (staging / "file").write_text("new")
-    assert (tmp_path / "site" / "file").read_text() == "new"
+    assert (here / "site" / "file").read_text() == "new"
 
 
 @pytest.mark.parametrize("old", ["folder", "file"])
-def test_the_other_type_is_never_replaced(tmp_path: Path, old: str) -> None:
-    destination = tmp_path / "thing"
+def test_the_other_type_is_never_replaced(here: Path, old: str) -> None:
+    destination = here / "thing"
     destination.mkdir() if old == "folder" else destination.touch()
     expected = IsADirectoryError if old == "folder" else NotADirectoryError
     with pytest.raises(expected), atomik.path(destination, overwrite=True) as staging:
@@ -259,65 +259,65 @@ def test_the_other_type_is_never_replaced(tmp_path: Path, old: str) -> None:
     assert destination.is_dir() == (old == "folder")
 
 
-def test_a_fifo_is_not_published(tmp_path: Path) -> None:
-    with pytest.raises((OSError, ValueError)), atomik.path(tmp_path / "pipe") as staging:
+def test_a_fifo_is_not_published(here: Path) -> None:
+    with pytest.raises((OSError, ValueError)), atomik.path(here / "pipe") as staging:
         os.mkfifo(staging)
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 @each_filesystem_for_folders
 @pytest.mark.parametrize("target", ["target", "missing", "/"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_symlink_is_published_as_it_is(fs: Filesystem, target: str, overwrite: bool) -> None:
-    old_folder(fs.path / "target")
-    destination = fs.path / "current"
+    old_folder(fs.here / "target")
+    destination = fs.here / "current"
     if overwrite:
         destination.symlink_to("before")
     with atomik.path(destination, overwrite=overwrite) as staging:
         staging.symlink_to(target)
     assert os.readlink(destination) == target
-    assert (fs.path / "target" / "old").exists()
+    assert (fs.here / "target" / "old").exists()
 
 
-def test_numpy_saves_under_the_name_that_was_asked_for(tmp_path: Path) -> None:
+def test_numpy_saves_under_the_name_that_was_asked_for(here: Path) -> None:
     numpy = pytest.importorskip("numpy")
-    with atomik.path(tmp_path / "data.npy") as staging:
+    with atomik.path(here / "data.npy") as staging:
         numpy.save(staging, numpy.arange(5))
-    assert numpy.load(tmp_path / "data.npy").tolist() == [0, 1, 2, 3, 4]
+    assert numpy.load(here / "data.npy").tolist() == [0, 1, 2, 3, 4]
 
 
-def test_zipfile_writes_an_archive(tmp_path: Path) -> None:
-    with atomik.path(tmp_path / "site.zip") as staging, zipfile.ZipFile(staging, "w") as archive:
+def test_zipfile_writes_an_archive(here: Path) -> None:
+    with atomik.path(here / "site.zip") as staging, zipfile.ZipFile(staging, "w") as archive:
         archive.writestr("index.html", "hello")
-    with zipfile.ZipFile(tmp_path / "site.zip") as archive:
+    with zipfile.ZipFile(here / "site.zip") as archive:
         assert archive.read("index.html") == b"hello"
 
 
-def test_sqlite_makes_a_database(tmp_path: Path) -> None:
+def test_sqlite_makes_a_database(here: Path) -> None:
     with (
-        atomik.path(tmp_path / "facts.db") as staging,
+        atomik.path(here / "facts.db") as staging,
         closing(sqlite3.connect(staging)) as database,
         database,
     ):
         database.execute("PRAGMA journal_mode=WAL")
         database.execute("CREATE TABLE facts (n)")
         database.execute("INSERT INTO facts VALUES (42)")
-    with closing(sqlite3.connect(tmp_path / "facts.db")) as database:
+    with closing(sqlite3.connect(here / "facts.db")) as database:
         assert database.execute("SELECT n FROM facts").fetchall() == [(42,)]
 
 
-def test_another_program_writes_the_file(tmp_path: Path) -> None:
+def test_another_program_writes_the_file(here: Path) -> None:
     program = "import sys; open(sys.argv[1], 'x').write('new')"
-    with atomik.path(tmp_path / "out.txt") as staging:
+    with atomik.path(here / "out.txt") as staging:
         subprocess.run([sys.executable, "-c", program, staging], check=True)
-    assert (tmp_path / "out.txt").read_text() == "new"
+    assert (here / "out.txt").read_text() == "new"
 
 
-def test_another_program_that_fails_publishes_nothing(tmp_path: Path) -> None:
+def test_another_program_that_fails_publishes_nothing(here: Path) -> None:
     program = "import sys; open(sys.argv[1], 'x').write('half'); sys.exit(1)"
-    with pytest.raises(subprocess.CalledProcessError), atomik.path(tmp_path / "out.txt") as staging:
+    with pytest.raises(subprocess.CalledProcessError), atomik.path(here / "out.txt") as staging:
         subprocess.run([sys.executable, "-c", program, staging], check=True)
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 # What removing the displaced does, and does not do
@@ -326,7 +326,7 @@ def test_another_program_that_fails_publishes_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("fs", ["ext4", "tmpfs"], indirect=True)
 @pytest.mark.leaves_orphans  # whose search would be as deep
 def test_a_very_deep_folder_is_removed_with_few_descriptors(fs: Filesystem) -> None:
-    destination = fs.path / "site"
+    destination = fs.here / "site"
     make_deep(destination)
 
     def replace() -> None:
@@ -404,10 +404,10 @@ def test_a_read_only_folder_is_replaced_and_keeps_its_mode(
 
 @each_filesystem_for_folders
 def test_symlinks_inside_are_not_followed(fs: Filesystem) -> None:
-    outside = old_folder(fs.path / "outside")
+    outside = old_folder(fs.here / "outside")
     (outside / "read-only").mkdir(mode=0o555)
     before = tree(outside)
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     (destination / "to-folder").symlink_to(outside)
     (destination / "to-file").symlink_to(outside / "old" / "inner" / "file")
     (destination / "old" / "up").symlink_to("../../outside")
@@ -420,19 +420,19 @@ def test_symlinks_inside_are_not_followed(fs: Filesystem) -> None:
 
 @each_filesystem_for_folders
 def test_hard_links_outside_keep_content_and_mode(fs: Filesystem) -> None:
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     file = destination / "old" / "inner" / "file"
     file.chmod(0o400)
-    (fs.path / "outside").hardlink_to(file)
+    (fs.here / "outside").hardlink_to(file)
     publish(destination, overwrite=True)
-    status = (fs.path / "outside").stat()
-    assert (fs.path / "outside").read_text() == "old"
+    status = (fs.here / "outside").stat()
+    assert (fs.here / "outside").read_text() == "old"
     assert (stat.S_IMODE(status.st_mode), status.st_nlink) == (0o400, 1)
 
 
 @each_filesystem_for_folders
 def test_pipes_and_sockets_inside_do_not_block(fs: Filesystem) -> None:
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     os.mkfifo(destination / "pipe")
     os.mknod(destination / "device", stat.S_IFCHR | 0o600, os.makedev(1, 5))
     publish(destination, overwrite=True)
@@ -454,9 +454,9 @@ def assert_cleanup_warning(publish: Callable[[], None], destination: Path) -> No
 def test_a_mount_inside_is_not_crossed_and_the_next_writer_removes_the_rest(
     fs: Filesystem,
 ) -> None:
-    outside = old_folder(fs.path / "outside")
+    outside = old_folder(fs.here / "outside")
     before = tree(outside)
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     (destination / "old" / "mount").mkdir()
     orphan = slot_names.porch(destination)
     subprocess.run(["mount", "--bind", outside, destination / "old" / "mount"], check=True)
@@ -470,7 +470,7 @@ def test_a_mount_inside_is_not_crossed_and_the_next_writer_removes_the_rest(
         assert tree(outside) == before
         assert fs.leftovers() == [orphan.name]
     finally:
-        for _, mounted in mounts_below(fs.path):
+        for _, mounted in mounts_below(fs.here):
             subprocess.run(["umount", mounted], check=True)
     publish(destination, overwrite=True)
     assert_new(destination)
@@ -488,7 +488,7 @@ def mounts_below(folder: Path) -> list[tuple[bytes, bytes]]:
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs"], indirect=True)
 @pytest.mark.parametrize("where", ["file", "folder"])
 def test_an_immutable_thing_inside_stays_with_a_warning(fs: Filesystem, where: str) -> None:
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     immutable = destination / "old" / "inner"
     if where == "file":
         immutable /= "file"
@@ -508,7 +508,7 @@ def test_an_immutable_thing_inside_stays_with_a_warning(fs: Filesystem, where: s
 
 @pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
 def test_a_warning_that_is_an_error_comes_after_the_publish(fs: Filesystem) -> None:
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     fs.make_immutable(destination / "old" / "inner" / "file")
     guard = atomik.folder(destination, overwrite=True)
     with pytest.raises(atomik.CleanupWarning), guard as staging:
@@ -525,7 +525,7 @@ def test_a_warning_that_is_an_error_comes_after_the_publish(fs: Filesystem) -> N
 
 @each_filesystem_for_folders
 def test_an_orphan_that_resists_is_named_by_each_later_writer(fs: Filesystem) -> None:
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     fs.make_immutable(destination / "old" / "inner" / "file")
     again: dict[str, Callable[[], None]] = {
         "the first": partial(publish, destination, overwrite=True),
@@ -572,7 +572,7 @@ def roll_back(destination: Path) -> None:
 @pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
 def test_a_cleanup_warning_is_shown_unasked(fs: Filesystem) -> None:
     """With the filters that Python has by itself."""
-    destination = old_folder(fs.path / "site")
+    destination = old_folder(fs.here / "site")
     fs.make_immutable(destination / "old" / "inner" / "file")
     program = "import atomik, sys\nwith atomik.folder(sys.argv[1], overwrite=True): pass"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}

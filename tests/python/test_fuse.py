@@ -104,13 +104,13 @@ def _clear(destination: Path) -> None:
 @each_server
 @each_call
 def test_a_call_is_done_whole_or_refused_before_its_body(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     outcomes = [attempt(CALLS[call], destination, 1), attempt(CALLS[call], destination, 2)]
     assert Outcome.UNSUPPORTED_LATE not in outcomes
     check_complete(destination, CALLS[call])
     assert destination.exists() == (Outcome.PUBLISHED in outcomes)
     assert fs.leftovers() == []
-    assert set(os.listdir(fs.path)) <= {"destination", "backup"}
+    assert set(os.listdir(fs.here)) <= {"destination", "backup"}
 
 
 @each_server
@@ -118,14 +118,14 @@ def test_a_call_is_done_whole_or_refused_before_its_body(fs: Filesystem, call: s
 def test_a_missing_folder_is_a_file_not_found(fs: Filesystem, call: str) -> None:
     for destination in ("missing/destination", "missing/deep/destination"):
         with pytest.raises(FileNotFoundError) as raised:
-            attempt(CALLS[call], fs.path / destination, 1, lambda: pytest.fail("the body ran"))
-        assert raised.value.filename == os.fspath(fs.path / destination)
+            attempt(CALLS[call], fs.here / destination, 1, lambda: pytest.fail("the body ran"))
+        assert raised.value.filename == os.fspath(fs.here / destination)
 
 
 @each_server
 @pytest.mark.parametrize("call", ["file", "write_bytes", "path to a file"])
 def test_files_can_be_written_and_replaced_everywhere(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     for writer in range(2):
         assert attempt(CALLS[call], destination, writer) is Outcome.PUBLISHED
         assert read_writer(destination) == writer
@@ -137,7 +137,7 @@ def test_files_can_be_written_and_replaced_everywhere(fs: Filesystem, call: str)
 def test_the_next_writer_removes_what_killed_writers_leave(
     fs: Filesystem, call: str, rng: random.Random
 ) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     end = time.monotonic() + _SECONDS
 
     def job(writer: int, say: Say, _: Wait) -> None:
@@ -158,13 +158,13 @@ def test_the_next_writer_removes_what_killed_writers_leave(
         assert read_writer(destination, appended=CALLS[call].appends) == _WRITERS
     else:
         # What is refused before its body has had no reason to clean up.
-        atomik.sweep(fs.path)
+        atomik.sweep(fs.here)
     assert fs.leftovers() == []
 
 
 @each_coherent
 def test_readers_see_whole_versions(fs: Filesystem) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     call = CALLS["write_bytes"]
     attempt(call, destination, 0)
     end = time.monotonic() + _SECONDS
@@ -194,7 +194,7 @@ def test_threads_write_where_modes_and_owners_are_made_up(fs: Filesystem, call: 
         for turn in range(10):
             # No such filesystem can replace a folder.
             name = f"{writer}-{turn}" if folders else "destination"
-            outcome = attempt(CALLS[call], fs.path / name, writer)
+            outcome = attempt(CALLS[call], fs.here / name, writer)
             say(outcome)
             # What fails may have tried for seconds: once is enough, and an exception ends it as well.
             if outcome is not Outcome.PUBLISHED:
@@ -202,7 +202,7 @@ def test_threads_write_where_modes_and_owners_are_made_up(fs: Filesystem, call: 
 
     with crowd(job, processes=1, threads=4) as writers:
         assert Counter(writers.finish()) == {Outcome.PUBLISHED: 40}
-    for path in fs.path.iterdir():
+    for path in fs.here.iterdir():
         read_writer(path)
     assert fs.leftovers() == []
 
@@ -224,25 +224,25 @@ def _leave_orphan(call: str, destination: Path) -> None:
 def test_an_orphan_goes_where_modes_and_owners_are_made_up(
     fs: Filesystem, call: str, remover: str
 ) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     _leave_orphan(call, destination)
     assert fs.leftovers() != []
     if remover == "sweep":
-        assert [orphan.removed for orphan in atomik.sweep(fs.path)] == [True]
-        assert os.listdir(fs.path) == []
+        assert [orphan.removed for orphan in atomik.sweep(fs.here)] == [True]
+        assert os.listdir(fs.here) == []
     else:
         assert attempt(CALLS[call], destination, 1) is Outcome.PUBLISHED
-        assert os.listdir(fs.path) == ["destination"]
+        assert os.listdir(fs.here) == ["destination"]
 
 
 @pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
 @pytest.mark.parametrize("name", ["porch", "room"])
 @pytest.mark.leaves_orphans
 def test_a_mount_whose_program_was_killed_is_passed_over(fs: Filesystem, name: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     in_the_way = getattr(slot_names, name)(destination)
     in_the_way.mkdir()
-    behind = fs.path / "behind"
+    behind = fs.here / "behind"
     behind.mkdir()
     with ExitStack() as undo:
         fuse_servers.serve("bindfs", behind, in_the_way, undo)
@@ -254,18 +254,18 @@ def test_a_mount_whose_program_was_killed_is_passed_over(fs: Filesystem, name: s
                 time.sleep(0.05)
         for call in ("folder", "path to a folder"):
             assert attempt(CALLS[call], destination, 1) is Outcome.PUBLISHED
-        assert atomik.sweep(fs.path) == []
-        assert sorted(os.listdir(fs.path)) == sorted(["behind", "destination", in_the_way.name])
+        assert atomik.sweep(fs.here) == []
+        assert sorted(os.listdir(fs.here)) == sorted(["behind", "destination", in_the_way.name])
 
 
 def test_probe_tells_who_sees_locks(fs: Filesystem) -> None:
     expected = "this machine and mount" if fs.name in fuse_servers.SERVERS else "everybody"
-    assert atomik.probe(fs.path).lock_reach == expected
+    assert atomik.probe(fs.here).lock_reach == expected
 
 
 @each_server
 def test_probe_tells_what_is_made_up(fs: Filesystem) -> None:
-    probe = atomik.probe(fs.path)
+    probe = atomik.probe(fs.here)
     answers = {name: getattr(probe, name) for name in ("modes_kept", "owners_kept", "hard_links")}
     assert answers == {
         "modes_kept": fs.name not in _MAKING_UP_MODES,
@@ -301,7 +301,7 @@ def _page_reader() -> Callable[[Path], bytes]:
 @each_program
 def test_a_reader_that_tries_again_as_the_page_says_always_finds_a_version(fs: Filesystem) -> None:
     read_again = _page_reader()
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     versions = [bytes([number]) * 1000 for number in range(10)]
     atomik.write_bytes(destination, versions[0], overwrite=True)
 

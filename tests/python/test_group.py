@@ -31,26 +31,26 @@ def listed(folder: Path) -> list[str]:
 
 def old(fs: Filesystem) -> None:
     """What the groups here replace: a file in one folder, a folder in another."""
-    (fs.path / "one").mkdir()
-    (fs.path / "two").mkdir()
-    (fs.path / "one/file").write_text("old")
-    (fs.path / "two/folder").mkdir()
-    (fs.path / "two/folder/old").write_text("old")
+    (fs.here / "one").mkdir()
+    (fs.here / "two").mkdir()
+    (fs.here / "one/file").write_text("old")
+    (fs.here / "two/folder").mkdir()
+    (fs.here / "two/folder/old").write_text("old")
 
 
-def assert_old(top: Path) -> None:
-    assert listed(top / "one") == ["file"]
-    assert listed(top / "two") == ["folder"]
-    assert (top / "one/file").read_text() == "old"
-    assert listed(top / "two/folder") == ["old"]
+def assert_old(here: Path) -> None:
+    assert listed(here / "one") == ["file"]
+    assert listed(here / "two") == ["folder"]
+    assert (here / "one/file").read_text() == "old"
+    assert listed(here / "two/folder") == ["old"]
 
 
-def assert_new(top: Path) -> None:
-    assert listed(top / "one") == ["bytes", "file", "tool.csv"]
-    assert listed(top / "two") == ["folder", "text"]
+def assert_new(here: Path) -> None:
+    assert listed(here / "one") == ["bytes", "file", "tool.csv"]
+    assert listed(here / "two") == ["folder", "text"]
     for name in ("one/file", "one/bytes", "one/tool.csv", "two/text", "two/folder/new"):
-        assert (top / name).read_text() == "new", name
-    assert listed(top / "two/folder") == ["new"]
+        assert (here / name).read_text() == "new", name
+    assert listed(here / "two/folder") == ["new"]
 
 
 # ---------------------------------------------------------------- nothing, or all
@@ -60,16 +60,16 @@ def assert_new(top: Path) -> None:
 def test_an_exception_in_the_body_publishes_nothing_and_leaves_nothing(fs: Filesystem) -> None:
     old(fs)
     with pytest.raises(ZeroDivisionError), atomik.group() as group:
-        add_all(group, fs.path)
-        assert_old_but_for_slots(fs.path)
+        add_all(group, fs.here)
+        assert_old_but_for_slots(fs.here)
         raise ZeroDivisionError
-    assert_old(fs.path)
+    assert_old(fs.here)
     assert not group.committed
 
 
-def assert_old_but_for_slots(top: Path) -> None:
-    assert {name for name in listed(top / "one") if not name.startswith(".atomik-")} == {"file"}
-    assert (top / "one/file").read_text() == "old"
+def assert_old_but_for_slots(here: Path) -> None:
+    assert {name for name in listed(here / "one") if not name.startswith(".atomik-")} == {"file"}
+    assert (here / "one/file").read_text() == "old"
 
 
 @with_exchange
@@ -77,8 +77,8 @@ def assert_old_but_for_slots(top: Path) -> None:
 def test_at_the_end_of_the_body_all_are_published(fs: Filesystem, durability: Any) -> None:
     old(fs)
     with atomik.group(durability=durability) as group:
-        add_all(group, fs.path)
-    assert_new(fs.path)
+        add_all(group, fs.here)
+    assert_new(fs.here)
     assert group.committed
 
 
@@ -93,7 +93,7 @@ from pathlib import Path
 import atomik
 from support.publishing import add_all
 group = atomik.group(durability="none").__enter__()
-add_all(group, Path({os.fspath(fs.path)!r}))
+add_all(group, Path({os.fspath(fs.here)!r}))
 try:
     group.commit()
 except OSError as error:
@@ -101,13 +101,13 @@ except OSError as error:
     print(error)
 """
     # The publishes are the renames between a slot and a destination: those before are within slots.
-    armed = publishes(program, fs.path)[number - 1]
-    failed = traced(program, fs.path, inject=f"renameat2:error=EIO:when={armed}")
+    armed = publishes(program, fs.here)[number - 1]
+    failed = traced(program, fs.here, inject=f"renameat2:error=EIO:when={armed}")
     first, message = failed.splitlines()[:2]
-    assert first.startswith(f"{errno.EIO} False {fs.path}/"), failed
+    assert first.startswith(f"{errno.EIO} False {fs.here}/"), failed
     if number > 1:
         assert f"the {number - 1} published before it were taken back" in message
-    assert_old(fs.path)
+    assert_old(fs.here)
 
 
 def traced(program: str, folder: Path, inject: str | None = None) -> str:
@@ -152,48 +152,48 @@ def publishes(program: str, folder: Path) -> list[int]:
 def test_what_appears_before_the_end_is_not_replaced_unasked(fs: Filesystem) -> None:
     old(fs)
     with pytest.raises(FileExistsError) as raised, atomik.group() as group:
-        add_all(group, fs.path)
-        (fs.path / "two/text").write_text("somebody's")
-    assert raised.value.filename == os.fspath(fs.path / "two/text")
-    (fs.path / "two/text").unlink()
-    assert_old(fs.path)
+        add_all(group, fs.here)
+        (fs.here / "two/text").write_text("somebody's")
+    assert raised.value.filename == os.fspath(fs.here / "two/text")
+    (fs.here / "two/text").unlink()
+    assert_old(fs.here)
 
 
 @with_exchange
 def test_a_folder_that_is_moved_away_meanwhile_is_still_the_destination(fs: Filesystem) -> None:
     old(fs)
     with atomik.group() as group:
-        add_all(group, fs.path)
-        (fs.path / "two").rename(fs.path / "moved")
-    assert (fs.path / "moved/text").read_text() == "new"
+        add_all(group, fs.here)
+        (fs.here / "two").rename(fs.here / "moved")
+    assert (fs.here / "moved/text").read_text() == "new"
 
 
 def test_a_folder_that_is_exchanged_for_another_is_noticed_when_many_are_in_use(
-    tmp_path: Path,
+    here: Path,
 ) -> None:
-    many = [tmp_path / str(number) for number in range(100)]
+    many = [here / str(number) for number in range(100)]
     for folder in many:
         folder.mkdir()
     with pytest.raises(OSError, match="moved or removed"), atomik.group(durability="none") as group:
         for folder in many:
             group.write_text(folder / "a", "new")
-        many[-1].rename(tmp_path / "away")
+        many[-1].rename(here / "away")
         many[-1].mkdir()
-    assert [path for path in tmp_path.rglob("*") if path.name not in {f.name for f in many}] == [
-        tmp_path / "away"
+    assert [path for path in here.rglob("*") if path.name not in {f.name for f in many}] == [
+        here / "away"
     ]
 
 
 # ---------------------------------------------------------------- refused
 
 
-def test_the_same_destination_twice_is_refused_and_the_first_stays(tmp_path: Path) -> None:
+def test_the_same_destination_twice_is_refused_and_the_first_stays(here: Path) -> None:
     with atomik.group() as group:
-        group.write_text(tmp_path / "a", "first")
+        group.write_text(here / "a", "first")
         with pytest.raises(OSError, match="in this group already"):
-            group.write_text(tmp_path / "." / "a", "second")
-        group.write_text(tmp_path / "b", "third")
-    assert [(tmp_path / name).read_text() for name in listed(tmp_path)] == ["first", "third"]
+            group.write_text(here / "." / "a", "second")
+        group.write_text(here / "b", "third")
+    assert [(here / name).read_text() for name in listed(here)] == ["first", "third"]
 
 
 def add(group: atomik.Group, kind: str, path: str | bytes | Path) -> None:
@@ -230,7 +230,7 @@ def spelled(path: str, how: str) -> str | bytes:
 @pytest.mark.parametrize("order", ["outer first", "inner first"])
 @pytest.mark.parametrize("how", ["plain", "dotted", "symlink", "bytes", "absolute"])
 def test_members_that_contain_each_other_are_refused_when_the_second_comes(
-    tmp_path: Path,
+    here: Path,
     monkeypatch: pytest.MonkeyPatch,
     how: str,
     order: str,
@@ -238,9 +238,9 @@ def test_members_that_contain_each_other_are_refused_when_the_second_comes(
     outer: str,
     inner: str,
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "site/sub/deeper").mkdir(parents=True)
-    (tmp_path / "link").symlink_to("site")
+    monkeypatch.chdir(here)
+    (here / "site/sub/deeper").mkdir(parents=True)
+    (here / "link").symlink_to("site")
     both = [(kinds[0], outer), (kinds[1], inner)]
     contained = inner.startswith(f"{outer}/")
     if order == "inner first":
@@ -258,131 +258,131 @@ def test_members_that_contain_each_other_are_refused_when_the_second_comes(
     assert raised.value.errno == errno.EINVAL
     assert raised.value.filename == second_path
     # The others are published.
-    assert (tmp_path / "other").read_text() == "new"
-    there = tmp_path / first_path
+    assert (here / "other").read_text() == "new"
+    there = here / first_path
     assert (there if first == "text" else there / "new").read_text() == "new"
 
 
 @pytest.mark.parametrize("kind", ["text", "folder", "path"])
 @pytest.mark.parametrize("inner", ["site", "site/version.txt", "site/sub/version.txt"])
 def test_what_lies_in_a_member_is_refused_while_the_body_of_that_member_runs(
-    tmp_path: Path, inner: str, kind: str
+    here: Path, inner: str, kind: str
 ) -> None:
-    (tmp_path / "site/sub").mkdir(parents=True)
+    (here / "site/sub").mkdir(parents=True)
     if inner == "site" and kind == "text":
         pytest.skip("a file never replaces a folder")
     with atomik.group() as group:
-        with group.folder(tmp_path / "site", overwrite=True) as staging:
+        with group.folder(here / "site", overwrite=True) as staging:
             (staging / "new").write_text("new")
             with pytest.raises(OSError, match="in this group"):
-                add(group, kind, tmp_path / inner)
-    assert listed(tmp_path / "site") == ["new"]
+                add(group, kind, here / inner)
+    assert listed(here / "site") == ["new"]
 
 
-def test_a_member_whose_body_failed_is_no_hindrance(tmp_path: Path) -> None:
-    (tmp_path / "site").mkdir()
+def test_a_member_whose_body_failed_is_no_hindrance(here: Path) -> None:
+    (here / "site").mkdir()
     with atomik.group() as group:
         with (
             pytest.raises(ZeroDivisionError),
-            group.folder(tmp_path / "site", overwrite=True) as staging,
+            group.folder(here / "site", overwrite=True) as staging,
         ):
             (staging / "half").touch()
             raise ZeroDivisionError
-        group.write_text(tmp_path / "site/version.txt", "new")
-    assert listed(tmp_path / "site") == ["version.txt"]
+        group.write_text(here / "site/version.txt", "new")
+    assert listed(here / "site") == ["version.txt"]
 
 
-def test_names_that_begin_alike_do_not_contain_each_other(tmp_path: Path) -> None:
-    (tmp_path / "site2").mkdir()
+def test_names_that_begin_alike_do_not_contain_each_other(here: Path) -> None:
+    (here / "site2").mkdir()
     with atomik.group() as group:
-        add(group, "folder", tmp_path / "site")
-        group.write_text(tmp_path / "site2/a", "new")
-        add(group, "folder", tmp_path / "sit")
-    assert listed(tmp_path) == ["sit", "site", "site2"]
+        add(group, "folder", here / "site")
+        group.write_text(here / "site2/a", "new")
+        add(group, "folder", here / "sit")
+    assert listed(here) == ["sit", "site", "site2"]
 
 
 @pytest.mark.parametrize("route", ["relative", "dotted", "dir_fd"])
 @pytest.mark.parametrize("member", ["one/file", "two/file", "file"])
 def test_an_error_names_the_member_as_the_caller_wrote_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, route: str
+    here: Path, monkeypatch: pytest.MonkeyPatch, member: str, route: str
 ) -> None:
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir("/" if route == "dir_fd" else tmp_path)
-    here = os.open(tmp_path, os.O_DIRECTORY)
-    options: dict[str, Any] = {"dir_fd": here} if route == "dir_fd" else {}
+        (here / name).mkdir()
+    monkeypatch.chdir("/" if route == "dir_fd" else here)
+    opened = os.open(here, os.O_DIRECTORY)
+    options: dict[str, Any] = {"dir_fd": opened} if route == "dir_fd" else {}
     spelled = f"./one/../{member}" if route == "dotted" else member
     with pytest.raises(FileExistsError) as raised, atomik.group() as group:
         for other in ("one/other", "./one//another", "two/other", "other"):
             group.write_text(other, "new", **options)
         group.write_text(spelled, "new", **options)
-        (tmp_path / member).write_text("somebody's")
-    os.close(here)
+        (here / member).write_text("somebody's")
+    os.close(opened)
     assert raised.value.filename == spelled
 
 
 @pytest.mark.parametrize("mode", ["a", "r+", "ab", "rb+"])
-def test_modes_that_start_from_the_present_version_are_refused(tmp_path: Path, mode: Any) -> None:
-    (tmp_path / "a").write_text("old")
+def test_modes_that_start_from_the_present_version_are_refused(here: Path, mode: Any) -> None:
+    (here / "a").write_text("old")
     with atomik.group() as group, pytest.raises(ValueError, match="does not go with a group"):
-        group.file(tmp_path / "a", mode)
+        group.file(here / "a", mode)
 
 
-def test_an_existing_destination_is_refused_before_the_body(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("old")
+def test_an_existing_destination_is_refused_before_the_body(here: Path) -> None:
+    (here / "a").write_text("old")
     with atomik.group() as group:
-        with pytest.raises(FileExistsError), group.file(tmp_path / "a"):
+        with pytest.raises(FileExistsError), group.file(here / "a"):
             pytest.fail("the body ran")
-    assert listed(tmp_path) == ["a"]
+    assert listed(here) == ["a"]
 
 
 @pytest.mark.parametrize("fs", ["bindfs"], indirect=True)
 def test_without_exchange_new_files_are_published_and_replacing_is_refused_early(
     fs: Filesystem,
 ) -> None:
-    (fs.path / "old").write_text("old")
+    (fs.here / "old").write_text("old")
     with atomik.group() as group:
-        group.write_text(fs.path / "new", "new")
+        group.write_text(fs.here / "new", "new")
         with (
             pytest.raises(atomik.UnsupportedFilesystemError),
-            group.file(fs.path / "old", overwrite=True),
+            group.file(fs.here / "old", overwrite=True),
         ):
             pytest.fail("the body ran")
-    assert (fs.path / "new").read_text() == "new"
-    assert (fs.path / "old").read_text() == "old"
+    assert (fs.here / "new").read_text() == "new"
+    assert (fs.here / "old").read_text() == "old"
 
 
-def test_a_member_that_is_still_open_keeps_all_from_being_published(tmp_path: Path) -> None:
+def test_a_member_that_is_still_open_keeps_all_from_being_published(here: Path) -> None:
     group = atomik.group()
-    member = group.file(tmp_path / "b")
+    member = group.file(here / "b")
     with pytest.raises(RuntimeError, match="still open"), group:
-        group.write_text(tmp_path / "a", "new")
+        group.write_text(here / "a", "new")
         member.__enter__()
     with pytest.warns(ResourceWarning, match="entered and not ended"):
         del member
-    assert listed(tmp_path) == []
+    assert listed(here) == []
 
 
-def test_a_member_whose_body_fails_is_discarded_alone(tmp_path: Path) -> None:
+def test_a_member_whose_body_fails_is_discarded_alone(here: Path) -> None:
     with atomik.group() as group:
-        group.write_text(tmp_path / "a", "new")
-        with pytest.raises(ZeroDivisionError), group.folder(tmp_path / "b") as folder:
+        group.write_text(here / "a", "new")
+        with pytest.raises(ZeroDivisionError), group.folder(here / "b") as folder:
             (folder / "half").touch()
             raise ZeroDivisionError
-        with group.folder(tmp_path / "b") as folder:
+        with group.folder(here / "b") as folder:
             (folder / "whole").touch()
-    assert listed(tmp_path) == ["a", "b"]
-    assert listed(tmp_path / "b") == ["whole"]
+    assert listed(here) == ["a", "b"]
+    assert listed(here / "b") == ["whole"]
 
 
-def test_a_group_is_entered_once_and_ended_once(tmp_path: Path) -> None:
+def test_a_group_is_entered_once_and_ended_once(here: Path) -> None:
     group = atomik.group()
     with pytest.raises(RuntimeError, match="not open"):
-        group.write_text(tmp_path / "a", "new")
+        group.write_text(here / "a", "new")
     with group:
-        group.write_text(tmp_path / "a", "new")
+        group.write_text(here / "a", "new")
         group.commit()
-        assert (tmp_path / "a").read_text() == "new"
+        assert (here / "a").read_text() == "new"
         with pytest.raises(RuntimeError, match="not open"):
             group.commit()
     with pytest.raises(RuntimeError, match="entered once"), group:
@@ -399,9 +399,9 @@ def test_members_get_what_a_publish_by_itself_gives(fs: Filesystem) -> None:
         group.write_text(shared / "file", "new")
         with group.folder(shared / "folder", permissions=0o550) as folder:
             (folder / "in").touch()
-        group.write_text(fs.path / "exact", "new", permissions=0o604)
+        group.write_text(fs.here / "exact", "new", permissions=0o604)
     assert (shared / "file").stat().st_gid == 1234
-    assert stat.S_IMODE((fs.path / "exact").stat().st_mode) == 0o604
+    assert stat.S_IMODE((fs.here / "exact").stat().st_mode) == 0o604
     assert stat.S_IMODE((shared / "folder").stat().st_mode) & 0o777 == 0o550
     assert (shared / "folder/in").stat().st_gid == 1234
 
@@ -409,30 +409,30 @@ def test_members_get_what_a_publish_by_itself_gives(fs: Filesystem) -> None:
 @with_exchange
 def test_what_is_replaced_hands_on_its_mode(fs: Filesystem) -> None:
     old(fs)
-    (fs.path / "one/file").chmod(0o640)
-    (fs.path / "two/folder").chmod(0o500)
+    (fs.here / "one/file").chmod(0o640)
+    (fs.here / "two/folder").chmod(0o500)
     with atomik.group() as group:
-        add_all(group, fs.path)
-    assert stat.S_IMODE((fs.path / "one/file").stat().st_mode) == 0o640
-    assert stat.S_IMODE((fs.path / "two/folder").stat().st_mode) == 0o500
+        add_all(group, fs.here)
+    assert stat.S_IMODE((fs.here / "one/file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((fs.here / "two/folder").stat().st_mode) == 0o500
 
 
 @with_exchange
 def test_a_snapshot_holds_a_version_that_a_group_replaces(fs: Filesystem) -> None:
     old(fs)
-    with atomik.snapshot(fs.path / "two/folder") as snapshot:
+    with atomik.snapshot(fs.here / "two/folder") as snapshot:
         with atomik.group() as group:
-            add_all(group, fs.path)
+            add_all(group, fs.here)
         assert (snapshot / "old").read_text() == "old"
     # The first destination's next writer, or a sweep, removes what was pinned.
-    atomik.sweep(fs.path, recursive=True)
-    assert_new(fs.path)
+    atomik.sweep(fs.here, recursive=True)
+    assert_new(fs.here)
 
 
-def test_members_come_from_many_threads(tmp_path: Path) -> None:
+def test_members_come_from_many_threads(here: Path) -> None:
     def add(group: atomik.Group, first: int) -> None:
         for number in range(first, first + 25):
-            with group.file(tmp_path / str(number)) as file:
+            with group.file(here / str(number)) as file:
                 file.write(str(number))
 
     with atomik.group(durability="none") as group:
@@ -441,24 +441,24 @@ def test_members_come_from_many_threads(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+    assert {path.name: path.read_text() for path in here.iterdir()} == {
         str(number): str(number) for number in range(100)
     }
 
 
-def test_asyncio_waits_for_it_off_the_loop(tmp_path: Path) -> None:
+def test_asyncio_waits_for_it_off_the_loop(here: Path) -> None:
     async def save() -> None:
         async with atomik.group() as group:
-            async with group.file(tmp_path / "a") as file:
+            async with group.file(here / "a") as file:
                 file.write("new")
 
     asyncio.run(save())
-    assert (tmp_path / "a").read_text() == "new"
+    assert (here / "a").read_text() == "new"
 
 
-def test_a_forked_child_neither_publishes_nor_removes(tmp_path: Path) -> None:
+def test_a_forked_child_neither_publishes_nor_removes(here: Path) -> None:
     with atomik.group() as group:
-        group.write_text(tmp_path / "a", "new")
+        group.write_text(here / "a", "new")
         child = os.fork()
         if child == 0:
             status = 1
@@ -469,14 +469,14 @@ def test_a_forked_child_neither_publishes_nor_removes(tmp_path: Path) -> None:
             finally:
                 os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
-    assert (tmp_path / "a").read_text() == "new"
+    assert (here / "a").read_text() == "new"
 
 
 @pytest.mark.thread_unsafe(reason="forks")
-def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(tmp_path: Path) -> None:
+def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(here: Path) -> None:
     content = bytes(256 << 20)
     with pytest.raises(ZeroDivisionError), atomik.group(durability="none") as group:
-        writing = threading.Thread(target=group.write_bytes, args=(tmp_path / "a", content))
+        writing = threading.Thread(target=group.write_bytes, args=(here / "a", content))
         writing.start()
         while writing.is_alive() and repr(group) != "<Group: busy>":
             pass
@@ -498,7 +498,7 @@ def test_a_forked_child_does_not_wait_for_a_thread_of_its_parent(tmp_path: Path)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 4
         writing.join()
         raise ZeroDivisionError
-    assert listed(tmp_path) == []
+    assert listed(here) == []
 
 
 # ---------------------------------------------------------------- what it costs
@@ -519,8 +519,8 @@ mark()
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs"], indirect=True)
 def test_each_folder_is_synced_once_and_nothing_else_after_the_publishes(fs: Filesystem) -> None:
     for name in ("left", "right"):
-        (fs.path / name).mkdir()
-    [calls] = calls_between_marks(COUNTED, fs.path, "full")
+        (fs.here / name).mkdir()
+    [calls] = calls_between_marks(COUNTED, fs.here, "full")
     last = max(
         number
         for number, call in enumerate(calls)
@@ -533,8 +533,8 @@ def test_each_folder_is_synced_once_and_nothing_else_after_the_publishes(fs: Fil
 
 def test_without_durability_nothing_is_synced(fs: Filesystem) -> None:
     for name in ("left", "right"):
-        (fs.path / name).mkdir()
-    [calls] = calls_between_marks(COUNTED, fs.path, "none")
+        (fs.here / name).mkdir()
+    [calls] = calls_between_marks(COUNTED, fs.here, "none")
     assert [call.text for call in calls if "sync" in call.name] == []
 
 
@@ -556,11 +556,11 @@ print(peak() - before)
 """
 
 
-def test_descriptors_and_memory_stay_bounded(tmp_path: Path) -> None:
+def test_descriptors_and_memory_stay_bounded(here: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     ran = subprocess.run(
         [sys.executable, "-B", "-c", MANY],
-        cwd=tmp_path,
+        cwd=here,
         env=environment,
         capture_output=True,
         text=True,
@@ -570,7 +570,7 @@ def test_descriptors_and_memory_stay_bounded(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     # KiB, for 10,000 members.
     assert int(ran.stdout) < 4096
-    assert len(list(tmp_path.glob("*/*"))) == 11_000
+    assert len(list(here.glob("*/*"))) == 11_000
 
 
 # ---------------------------------------------------------------- killed
@@ -588,7 +588,7 @@ from pathlib import Path
 import atomik
 from support.publishing import add_all
 with atomik.group(durability="none") as group:
-    add_all(group, Path({os.fspath(fs.path)!r}))
+    add_all(group, Path({os.fspath(fs.here)!r}))
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     for when in range(1, 200):
@@ -606,20 +606,20 @@ with atomik.group(durability="none") as group:
         killed = ran.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
         assert killed or ran.returncode == 0, ran.stderr
         for name in ("one/file", "one/bytes", "one/tool.csv", "two/text"):
-            path = fs.path / name
+            path = fs.here / name
             if path.exists():
                 assert path.read_text() in {"new", "old"}
-        assert listed(fs.path / "two/folder") in (["new"], ["old"])
+        assert listed(fs.here / "two/folder") in (["new"], ["old"])
         # Everything again, by somebody who is not killed.
         for name in ("one/bytes", "one/tool.csv", "two/text"):
-            (fs.path / name).unlink(missing_ok=True)
+            (fs.here / name).unlink(missing_ok=True)
         with atomik.group(durability="none") as group:
-            add_all(group, fs.path)
-        assert_new(fs.path)
+            add_all(group, fs.here)
+        assert_new(fs.here)
         if not killed:
             return
         for name in ("one/bytes", "one/tool.csv", "two/text"):
-            (fs.path / name).unlink()
+            (fs.here / name).unlink()
     pytest.fail("it never came to its end")
 
 
@@ -635,27 +635,27 @@ with atomik.group(durability="none") as group:
     with group.folder("second", True) as one, group.folder("third", True) as two:
         os.kill(os.getpid(), signal.SIGKILL)
 """
-    subprocess.run([sys.executable, "-c", program], cwd=fs.path, check=False)
+    subprocess.run([sys.executable, "-c", program], cwd=fs.here, check=False)
     names = ("first", "second", "third")
-    left = [slot.name.rpartition(".")[2] for slot in fs.path.iterdir()]
+    left = [slot.name.rpartition(".")[2] for slot in fs.here.iterdir()]
     assert sorted(left) == [f"{name}~" for name in names]
     for name in names:
-        atomik.write_text(fs.path / name, "new")
-    assert listed(fs.path) == sorted(names)
+        atomik.write_text(fs.here / name, "new")
+    assert listed(fs.here) == sorted(names)
 
 
 def test_what_a_killed_writer_of_any_member_left_is_removed(fs: Filesystem) -> None:
     # Writers that were about to publish: a file, and a folder.
-    slot_names.porch(fs.path / "file").write_text("orphan")
-    (slot_names.porch(fs.path / "folder") / "folder").mkdir(parents=True)
+    slot_names.porch(fs.here / "file").write_text("orphan")
+    (slot_names.porch(fs.here / "folder") / "folder").mkdir(parents=True)
     # And two that found the porch taken.
     for name in ("file", "folder"):
-        slot_names.room(fs.path / name).mkdir(0o700)
-    (slot_names.room(fs.path / "file") / "0123456789abcdef").write_text("orphan")
-    (slot_names.room(fs.path / "folder") / "0123456789abcdef" / "folder").mkdir(parents=True)
+        slot_names.room(fs.here / name).mkdir(0o700)
+    (slot_names.room(fs.here / "file") / "0123456789abcdef").write_text("orphan")
+    (slot_names.room(fs.here / "folder") / "0123456789abcdef" / "folder").mkdir(parents=True)
     with atomik.group() as group:
-        group.write_text(fs.path / "first", "new")
-        group.write_text(fs.path / "file", "new")
-        with group.folder(fs.path / "folder", overwrite=True):
+        group.write_text(fs.here / "first", "new")
+        group.write_text(fs.here / "file", "new")
+        with group.folder(fs.here / "folder", overwrite=True):
             pass
-    assert listed(fs.path) == ["file", "first", "folder"]
+    assert listed(fs.here) == ["file", "first", "folder"]

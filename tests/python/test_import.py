@@ -218,10 +218,10 @@ def test_every_parameter_is_in_the_docstring(name: str) -> None:
 
 @pytest.mark.thread_unsafe(reason="changes the current folder")
 @pytest.mark.parametrize("name", WITH_EXAMPLE)
-def test_its_example_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_its_example_runs(name: str, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
     for there_already in ("draft.txt", "live", "next", "a", "b"):
-        (tmp_path / there_already).write_text(there_already)
+        (here / there_already).write_text(there_already)
     example = doctest.DocTestParser().get_doctest(
         ALL_DOCUMENTED[name].__doc__, {"atomik": atomik}, name, None, None
     )
@@ -275,8 +275,8 @@ def test_pickling_keeps_all_of_an_error(name: str, protocol: int) -> None:
     assert str(twin) == str(error)
 
 
-def test_pickling_keeps_all_of_an_error_that_was_raised(tmp_path: Path) -> None:
-    path = tmp_path / "file"
+def test_pickling_keeps_all_of_an_error_that_was_raised(here: Path) -> None:
+    path = here / "file"
     path.touch()
     with pytest.raises(atomik.FileAlreadyExistsError) as caught:
         atomik.write_bytes(path, b"new")

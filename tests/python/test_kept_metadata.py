@@ -70,7 +70,7 @@ def set_label(path: Path, name: str, value: bytes) -> None:
 def test_replacing_keeps_security_labels(
     fs: Filesystem, call: str, name: str, value: bytes
 ) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     make_old(call, destination)
     set_label(destination, name, value)
     publish(call, destination)
@@ -93,7 +93,7 @@ def test_an_update_keeps_the_label_of_the_folder_and_of_what_is_in_it(
 
 @each_call
 def test_what_is_about_the_old_content_is_not_kept(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     make_old(call, destination)
     # setcap(8), cap_net_raw+ep: <linux/capability.h>, VFS_CAP_REVISION_2 with the effective bit.
     set_label(
@@ -137,7 +137,7 @@ def set_flags(path: Path, flags: int) -> None:
 @pytest.mark.parametrize("flags", PLAIN_FLAGS.values(), ids=PLAIN_FLAGS)
 @each_call
 def test_replacing_keeps_inode_flags(fs: Filesystem, call: str, flags: int) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     make_old(call, destination)
     set_flags(destination, flags)
     before = kernel.inode_flags(destination)
@@ -148,7 +148,7 @@ def test_replacing_keeps_inode_flags(fs: Filesystem, call: str, flags: int) -> N
 @pytest.mark.parametrize("fs", ["btrfs"], indirect=True)
 @each_call
 def test_what_is_without_copy_on_write_stays_so(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     if call in MAKING_FILES:
         # It takes effect on an empty file only.
         destination.touch()
@@ -164,7 +164,7 @@ def test_what_is_without_copy_on_write_stays_so(fs: Filesystem, call: str) -> No
 @pytest.mark.parametrize("fs", ["btrfs"], indirect=True)
 @pytest.mark.parametrize("call", ["file, a", "file, r+", "path"])
 def test_a_changed_file_without_copy_on_write_stays_so(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     destination.touch()
     set_flags(destination, kernel.NO_COPY_ON_WRITE)
     destination.write_bytes(b"old" * 100_000)
@@ -247,7 +247,7 @@ def run(around: tuple[str, ...], program: str, *arguments: object, user: str = "
 
 @each_call
 def test_without_proc_acl_and_attributes_are_kept(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     make_old(call, destination)
     destination.chmod(0o600)
     if not set_attribute(destination, ACCESS, allowing(OTHER_USER, group=0)):
@@ -278,7 +278,7 @@ def test_without_proc_an_acl_that_cannot_be_read_is_refused(fs: Filesystem, call
 def test_an_acl_for_a_user_without_a_number_here_never_becomes_wider_rights(
     fs: Filesystem, call: str, others: int, named: int, around: tuple[str, ...]
 ) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     make_old(call, destination)
     acl = allowing(OTHER_USER, named, owner=0o7, group=0o4, other=others)
     if not set_attribute(destination, ACCESS, acl):
@@ -307,7 +307,7 @@ def test_an_update_where_users_have_no_number_never_widens_rights(
 
 @each_call
 def test_a_file_of_a_user_without_a_number_is_replaced(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     make_old(call, destination)
     os.chown(destination, 0, 2345)
     destination.chmod(0o775)

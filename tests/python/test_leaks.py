@@ -69,15 +69,15 @@ def assert_stays_as_it_is(call: Callable[[], object], times: int) -> None:
 
 
 def test_a_hundred_thousand_commits_leave_the_process_as_it_was(fs: Filesystem) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     assert_stays_as_it_is(
         lambda: atomik.write_bytes(destination, b"new", overwrite=True, durability="none"), MANY
     )
-    assert os.listdir(fs.path) == ["destination"]
+    assert os.listdir(fs.here) == ["destination"]
 
 
 def test_a_hundred_thousand_refusals_leave_the_process_as_it_was(fs: Filesystem) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     destination.write_bytes(b"old")
 
     def refuse() -> None:
@@ -233,7 +233,7 @@ CALLS: Final[Mapping[str, Callable[[Path], None]]] = {
 @pytest.mark.filterwarnings("ignore:.*use 'with':ResourceWarning")
 @pytest.mark.parametrize("call", CALLS)
 def test_thousands_of_calls_leave_the_process_as_it_was(fs: Filesystem, call: str) -> None:
-    assert_stays_as_it_is(lambda: CALLS[call](fs.path), SOME)
+    assert_stays_as_it_is(lambda: CALLS[call](fs.here), SOME)
     gc.collect()
     assert fs.leftovers() == []
 
@@ -242,22 +242,22 @@ def test_thousands_of_calls_leave_the_process_as_it_was(fs: Filesystem, call: st
 def test_a_guard_that_is_never_ended_gives_its_descriptors_back(fs: Filesystem) -> None:
     before = size().descriptors
     guards: list[atomik.File[Any] | atomik.Folder | atomik.Entry] = [
-        atomik.file(fs.path / "file", "wb"),
-        atomik.folder(fs.path / "folder"),
-        atomik.path(fs.path / "path"),
+        atomik.file(fs.here / "file", "wb"),
+        atomik.folder(fs.here / "folder"),
+        atomik.path(fs.here / "path"),
     ]
     bodies = [guard.__enter__() for guard in guards]
     assert size().descriptors != before
     del guards, bodies
     assert size().descriptors == before
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
 def test_a_guard_in_a_cycle_with_its_own_file_gives_its_descriptors_back(fs: Filesystem) -> None:
     def lost_guards() -> tuple[dict[str, str], dict[str, str]]:
         before = size().descriptors
         for _ in range(10):
-            guard = atomik.file(fs.path / "file")
+            guard = atomik.file(fs.here / "file")
             guard.__enter__().guard = guard  # type: ignore[attr-defined]
             del guard
         return before, size().descriptors

@@ -143,7 +143,7 @@ def test_the_outcome_is_the_one_in_the_table(fs: Filesystem, question: Question)
     answer = FOUND[fs.name][question]
     place = prepare(fs, question.kind)
     other = prepare_source(place, question)
-    before, untouched = tree(place.root), identities(place.root)
+    before, untouched = tree(place.here), identities(place.here)
 
     made = make(question, place, other)
 
@@ -155,17 +155,17 @@ def test_the_outcome_is_the_one_in_the_table(fs: Filesystem, question: Question)
         if question.call in WITH_BODY:
             assert made.body_ran == answer.at_commit
         assert_names_the_paths(made.error, place, other)
-        assert tree(place.root) == before
-        assert identities(place.root) == untouched
+        assert tree(place.here) == before
+        assert identities(place.here) == untouched
         return
     if made.error is not None:
         raise made.error
     assert (answer.outcome == "published") == (question.kind == "missing")
     involved = [name.name for name in (place.destination, other) if name is not None]
-    assert tree(place.root) == expected_tree(question, place, other, before)
+    assert tree(place.here) == expected_tree(question, place, other, before)
     assert {
         name: identity
-        for name, identity in identities(place.root).items()
+        for name, identity in identities(place.here).items()
         if not belongs(name, involved)
     } == {name: identity for name, identity in untouched.items() if not belongs(name, involved)}
 
@@ -182,7 +182,7 @@ def test_renaming_does_what_the_bare_system_call_does(fs: Filesystem, question: 
         # The kernel has no answer here; the table has it, and the test above reads it.
         return
     assert (made.error.errno if made.error else 0) == bare
-    assert tree(place.root) == tree(twin.root)
+    assert tree(place.here) == tree(twin.here)
 
 
 def make(question: Question, place: Place, other: Path | None) -> publishing.Attempt:
@@ -205,7 +205,7 @@ def prepare_source(place: Place, question: Question) -> Path | None:
     """Makes the file that `rename` and `exchange` start from."""
     if question.call not in RENAMING:
         return None
-    source = place.root / "new-file"
+    source = place.here / "new-file"
     source.write_bytes(publishing.NEW)
     return source
 

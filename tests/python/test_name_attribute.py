@@ -54,7 +54,7 @@ def assert_conflict(error: OSError, destination: Path) -> None:
 def test_what_a_tool_has_written_by_name_is_not_emptied(
     fs: Filesystem, tool: Callable[[str], None], mode: atomik.OpenMode, old: str | None
 ) -> None:
-    destination = fs.path / "out.csv"
+    destination = fs.here / "out.csv"
     if old is not None:
         destination.write_text(old)
         # Longer ago than the kernel's clock for times takes to tick.
@@ -63,35 +63,35 @@ def test_what_a_tool_has_written_by_name_is_not_emptied(
     with pytest.raises(OSError) as caught, guard as f:
         tool(f.name)
     assert_conflict(caught.value, destination)
-    assert os.listdir(fs.path) == ["out.csv"]
+    assert os.listdir(fs.here) == ["out.csv"]
 
 
 @each_tool
-def test_nor_in_a_group(tmp_path: Path, tool: Callable[[str], None]) -> None:
-    destination = tmp_path / "out.csv"
+def test_nor_in_a_group(here: Path, tool: Callable[[str], None]) -> None:
+    destination = here / "out.csv"
     with atomik.group() as g:
         with pytest.raises(OSError) as caught, g.file(destination, overwrite=True) as f:
             tool(f.name)
-        g.write_text(tmp_path / "other", "new")
+        g.write_text(here / "other", "new")
     assert_conflict(caught.value, destination)
-    assert sorted(os.listdir(tmp_path)) == ["other", "out.csv"]
+    assert sorted(os.listdir(here)) == ["other", "out.csv"]
 
 
-def test_nor_where_a_backup_is_kept(tmp_path: Path) -> None:
-    destination = tmp_path / "out.csv"
+def test_nor_where_a_backup_is_kept(here: Path) -> None:
+    destination = here / "out.csv"
     destination.write_text("old")
     guard = atomik.file(destination, overwrite=True, backup="out.old")
     with pytest.raises(OSError) as caught, guard as f:
         _renames(f.name)
     assert_conflict(caught.value, destination)
-    assert os.listdir(tmp_path) == ["out.csv"]
+    assert os.listdir(here) == ["out.csv"]
 
 
 @each_tool
 def test_without_overwrite_the_refusal_names_the_way(
     fs: Filesystem, tool: Callable[[str], None]
 ) -> None:
-    destination = fs.path / "out.csv"
+    destination = fs.here / "out.csv"
     with (
         pytest.raises(atomik.FileAlreadyExistsError, match=r"f\.name.*atomik\.path"),
         atomik.file(destination) as f,
@@ -104,7 +104,7 @@ def test_without_overwrite_the_refusal_names_the_way(
 def test_what_is_appended_by_name_is_not_lost_to_a_copy_from_before(
     fs: Filesystem, mode: atomik.OpenMode
 ) -> None:
-    destination = fs.path / "log"
+    destination = fs.here / "log"
     destination.write_text("old\n")
     with pytest.raises(atomik.ConflictError), atomik.file(destination, mode) as f:
         with open(f.name, "a") as tool:
@@ -113,8 +113,8 @@ def test_what_is_appended_by_name_is_not_lost_to_a_copy_from_before(
     assert destination.read_text() == "old\na tool's\n"
 
 
-def test_an_update_at_a_path_sees_that_a_file_was_written_in_place(tmp_path: Path) -> None:
-    destination = tmp_path / "log"
+def test_an_update_at_a_path_sees_that_a_file_was_written_in_place(here: Path) -> None:
+    destination = here / "log"
     destination.write_text("old\n")
     with pytest.raises(atomik.ConflictError), atomik.path(destination, update=True):
         destination.write_text("new\n")
@@ -125,7 +125,7 @@ def test_an_update_at_a_path_sees_that_a_file_was_written_in_place(tmp_path: Pat
 
 
 def test_what_the_body_has_written_replaces_as_ever(fs: Filesystem) -> None:
-    destination = fs.path / "out.csv"
+    destination = fs.here / "out.csv"
     with atomik.file(destination, overwrite=True) as f:
         _overwrites(f.name)
         f.write("new")
@@ -133,7 +133,7 @@ def test_what_the_body_has_written_replaces_as_ever(fs: Filesystem) -> None:
 
 
 def test_an_empty_version_replaces_what_stood_there_at_the_start(fs: Filesystem) -> None:
-    destination = fs.path / "out.csv"
+    destination = fs.here / "out.csv"
     destination.write_text("old")
     with atomik.file(destination, overwrite=True):
         pass
@@ -141,7 +141,7 @@ def test_an_empty_version_replaces_what_stood_there_at_the_start(fs: Filesystem)
 
 
 def test_many_may_publish_an_empty_mark(fs: Filesystem) -> None:
-    destination = fs.path / "done"
+    destination = fs.here / "done"
     with atomik.file(destination, overwrite=True):
         with atomik.file(destination, overwrite=True):
             pass
@@ -149,7 +149,7 @@ def test_many_may_publish_an_empty_mark(fs: Filesystem) -> None:
     assert destination.read_text() == ""
 
 
-def test_write_bytes_empties_what_it_replaces(tmp_path: Path) -> None:
-    (tmp_path / "x").write_text("old")
-    atomik.write_bytes(tmp_path / "x", b"", overwrite=True)
-    assert (tmp_path / "x").read_text() == ""
+def test_write_bytes_empties_what_it_replaces(here: Path) -> None:
+    (here / "x").write_text("old")
+    atomik.write_bytes(here / "x", b"", overwrite=True)
+    assert (here / "x").read_text() == ""

@@ -44,20 +44,20 @@ def _mount_of(path: Path) -> tuple[int, str]:
 
 
 def test_the_mount_is_named_as_the_mount_table_names_it(fs: Filesystem) -> None:
-    probe = atomik.probe(fs.path)
-    assert (probe.mount_id, probe.filesystem) == _mount_of(fs.path)
+    probe = atomik.probe(fs.here)
+    assert (probe.mount_id, probe.filesystem) == _mount_of(fs.here)
     assert probe.filesystem.split(".")[0] == _TYPES[fs.name]
 
 
 def test_renames_and_unnamed_files_are_answered_as_the_bare_calls_are(fs: Filesystem) -> None:
-    probe = atomik.probe(fs.path)
+    probe = atomik.probe(fs.here)
     assert probe.noreplace is bool(fs.flags & kernel.NOREPLACE)
     assert probe.exchange is bool(fs.flags & kernel.EXCHANGE)
     assert probe.unnamed_files is fs.unnamed
 
 
 def test_each_filesystem_can_what_it_is_known_for(fs: Filesystem) -> None:
-    probe = atomik.probe(fs.path)
+    probe = atomik.probe(fs.here)
     assert probe.reflink is (fs.name in ("xfs", "btrfs"))
     assert probe.directory_locks is True
     # A FUSE server is never asked: two mounts of one folder do not see each other's locks.
@@ -70,12 +70,12 @@ def test_each_filesystem_can_what_it_is_known_for(fs: Filesystem) -> None:
     assert probe.syncfs is (fs.name != "bindfs")
     assert probe.durability == _DURABILITY.get(fs.name, "full")
     # On ext4 that shows once something has been synced since it was mounted.
-    atomik.write_bytes(fs.path / "synced", b"")
-    assert atomik.probe(fs.path).single_flush is (fs.name in ("ext4", "xfs"))
+    atomik.write_bytes(fs.here / "synced", b"")
+    assert atomik.probe(fs.here).single_flush is (fs.name in ("ext4", "xfs"))
 
 
 def test_as_text_it_is_a_table_of_all_its_answers(fs: Filesystem) -> None:
-    probe = atomik.probe(fs.path)
+    probe = atomik.probe(fs.here)
     rows = [line.split(maxsplit=1) for line in str(probe).splitlines()]
     answers = {line[:16].rstrip(): line[16:].strip() for line in str(probe).splitlines()}
     assert all(len(row) == 2 for row in rows)
@@ -104,23 +104,23 @@ def _word(answer: bool) -> str:
 
 
 def test_nothing_is_left_and_nothing_there_is_touched(fs: Filesystem) -> None:
-    (fs.path / "one").write_text("mine")
-    (fs.path / "folder").mkdir()
-    assert atomik.probe(fs.path) == atomik.probe(fs.path)
-    assert sorted(os.listdir(fs.path)) == ["folder", "one"]
-    assert (fs.path / "one").read_text() == "mine"
+    (fs.here / "one").write_text("mine")
+    (fs.here / "folder").mkdir()
+    assert atomik.probe(fs.here) == atomik.probe(fs.here)
+    assert sorted(os.listdir(fs.here)) == ["folder", "one"]
+    assert (fs.here / "one").read_text() == "mine"
 
 
 def test_the_folder_itself_is_probed_where_something_else_is_mounted_below(fs: Filesystem) -> None:
     inner = fs.folder("inner")
     fs.mount_tmpfs(inner)
     assert atomik.probe(inner).filesystem == "tmpfs"
-    assert atomik.probe(fs.path).filesystem.split(".")[0] == _TYPES[fs.name]
+    assert atomik.probe(fs.here).filesystem.split(".")[0] == _TYPES[fs.name]
 
 
 @pytest.mark.parametrize("spell", [os.fspath, os.fsencode, Path], ids=["str", "bytes", "Path"])
-def test_a_path_of_any_type_is_taken(tmp_path: Path, spell: type) -> None:
-    assert atomik.probe(spell(tmp_path)) == atomik.probe(tmp_path)
+def test_a_path_of_any_type_is_taken(here: Path, spell: type) -> None:
+    assert atomik.probe(spell(here)) == atomik.probe(here)
 
 
 def test_a_folder_that_cannot_be_written_to_is_an_error_that_names_it(fs: Filesystem) -> None:
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_to_is_an_error_that_names_it(fs: Filesy
 
 def test_an_ordinary_user_gets_the_same_answers(fs: Filesystem) -> None:
     folder = fs.folder("mine", 0o700, NOBODY.uid, NOBODY.gid)
-    expected = str(atomik.probe(fs.path))
+    expected = str(atomik.probe(fs.here))
     assert run_as(NOBODY, lambda: str(atomik.probe(folder))) == expected
     assert os.listdir(folder) == []
 
@@ -146,13 +146,13 @@ def test_an_ordinary_user_gets_the_same_answers(fs: Filesystem) -> None:
 @pytest.mark.parametrize(
     ("name", "number"), [("missing", errno.ENOENT), ("file", errno.ENOTDIR)], ids=str
 )
-def test_what_is_no_folder_is_an_error(tmp_path: Path, name: str, number: int) -> None:
-    (tmp_path / "file").touch()
+def test_what_is_no_folder_is_an_error(here: Path, name: str, number: int) -> None:
+    (here / "file").touch()
     with pytest.raises(OSError) as raised:
-        atomik.probe(tmp_path / name)
+        atomik.probe(here / name)
     assert raised.value.errno == number
-    assert raised.value.filename == os.fspath(tmp_path / name)
-    assert os.listdir(tmp_path) == ["file"]
+    assert raised.value.filename == os.fspath(here / name)
+    assert os.listdir(here) == ["file"]
 
 
 def test_a_read_only_mount_is_an_error(fs: Filesystem) -> None:
@@ -165,7 +165,7 @@ def test_a_read_only_mount_is_an_error(fs: Filesystem) -> None:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_probe_can_be_pickled_and_copied(fs: Filesystem, protocol: int) -> None:
-    probe = atomik.probe(fs.path)
+    probe = atomik.probe(fs.here)
     for twin in (
         pickle.loads(pickle.dumps(probe, protocol)),
         copy.copy(probe),

@@ -55,7 +55,7 @@ each_exception = pytest.mark.parametrize(
 
 def with_old(fs: Filesystem, kind: Kind) -> Path:
     """Returns a destination that has the version "old"."""
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     kind.publish(destination, "old", overwrite=True)
     return destination
 
@@ -94,8 +94,8 @@ def test_a_forked_childs_destructors_change_nothing(
 
 
 @each_kind
-def test_a_child_that_outlives_the_commit_holds_nobody_up(tmp_path: Path, kind: Kind) -> None:
-    destination = tmp_path / "destination"
+def test_a_child_that_outlives_the_commit_holds_nobody_up(here: Path, kind: Kind) -> None:
+    destination = here / "destination"
     kind.publish(destination, "old")
     with start_program(
         PROGRAMS, "fork_and_leave_the_child_running", kind.name, destination
@@ -107,7 +107,7 @@ def test_a_child_that_outlives_the_commit_holds_nobody_up(tmp_path: Path, kind: 
             assert kind.read(destination) == "new"
             kind.publish(destination, "newer", overwrite=True)
             assert kind.read(destination) == "newer"
-            assert leftovers(tmp_path) == []
+            assert leftovers(here) == []
         finally:
             os.kill(child, signal.SIGKILL)
 
@@ -117,9 +117,9 @@ def test_a_child_that_outlives_the_commit_holds_nobody_up(tmp_path: Path, kind: 
 
 @each_kind
 @pytest.mark.parametrize("by_fd", [False, True], ids=["relative", "dir_fd"])
-def test_chdir_in_the_body_changes_nothing(tmp_path: Path, kind: Kind, by_fd: bool) -> None:
-    (start := tmp_path / "start").mkdir()
-    (other := tmp_path / "other").mkdir()
+def test_chdir_in_the_body_changes_nothing(here: Path, kind: Kind, by_fd: bool) -> None:
+    (start := here / "start").mkdir()
+    (other := here / "other").mkdir()
 
     def change() -> None:
         os.chdir("/" if by_fd else start)
@@ -135,37 +135,37 @@ def test_chdir_in_the_body_changes_nothing(tmp_path: Path, kind: Kind, by_fd: bo
 
 @each_kind
 def test_the_destination_stays_in_a_folder_that_is_renamed_in_the_body(
-    tmp_path: Path, kind: Kind
+    here: Path, kind: Kind
 ) -> None:
-    (start := tmp_path / "start").mkdir()
+    (start := here / "start").mkdir()
     with kind.open(start / "destination") as staging:
         kind.write(staging, "new")
-        start.rename(tmp_path / "moved")
+        start.rename(here / "moved")
         start.mkdir()
     assert list(start.iterdir()) == []
-    assert kind.read(tmp_path / "moved" / "destination") == "new"
-    assert leftovers(tmp_path) == []
+    assert kind.read(here / "moved" / "destination") == "new"
+    assert leftovers(here) == []
 
 
 @each_kind
 def test_a_rollback_in_a_folder_that_is_renamed_in_the_body_leaves_nothing(
-    tmp_path: Path, kind: Kind
+    here: Path, kind: Kind
 ) -> None:
-    (start := tmp_path / "start").mkdir()
+    (start := here / "start").mkdir()
     with pytest.raises(LookupError), kind.open(start / "destination") as staging:
         kind.write(staging, "new")
-        start.rename(tmp_path / "moved")
+        start.rename(here / "moved")
         raise LookupError
-    assert list((tmp_path / "moved").iterdir()) == []
+    assert list((here / "moved").iterdir()) == []
 
 
-def test_a_folder_that_is_removed_in_the_body_is_not_made_again(tmp_path: Path) -> None:
-    (start := tmp_path / "start").mkdir()
+def test_a_folder_that_is_removed_in_the_body_is_not_made_again(here: Path) -> None:
+    (start := here / "start").mkdir()
     with pytest.raises(atomik.ConflictError) as caught, atomik.file(start / "destination") as file:
         file.write("new")
         start.rmdir()
     assert caught.value.filename == os.fspath(start / "destination")
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 @each_kind
@@ -178,30 +178,30 @@ def test_a_dir_fd_that_is_not_open_is_refused(kind: Kind, fd: int) -> None:
 
 
 @each_kind
-def test_a_dir_fd_of_a_file_is_refused(tmp_path: Path, kind: Kind) -> None:
-    (tmp_path / "file").touch()
-    with open(tmp_path / "file") as file, pytest.raises(NotADirectoryError):
+def test_a_dir_fd_of_a_file_is_refused(here: Path, kind: Kind) -> None:
+    (here / "file").touch()
+    with open(here / "file") as file, pytest.raises(NotADirectoryError):
         kind.open("destination", dir_fd=file.fileno()).__enter__()
 
 
 @each_kind
-def test_a_dir_fd_may_be_closed_in_the_body(tmp_path: Path, kind: Kind) -> None:
-    dir_fd = os.open(tmp_path, os.O_DIRECTORY)
+def test_a_dir_fd_may_be_closed_in_the_body(here: Path, kind: Kind) -> None:
+    dir_fd = os.open(here, os.O_DIRECTORY)
     with kind.open("destination", dir_fd=dir_fd) as staging:
         os.close(dir_fd)
         kind.write(staging, "new")
-    assert kind.read(tmp_path / "destination") == "new"
+    assert kind.read(here / "destination") == "new"
 
 
 @each_kind
-def test_a_dir_fd_changes_nothing_for_an_absolute_path(tmp_path: Path, kind: Kind) -> None:
+def test_a_dir_fd_changes_nothing_for_an_absolute_path(here: Path, kind: Kind) -> None:
     dir_fd = os.open("/", os.O_DIRECTORY)
     try:
-        with kind.open(tmp_path / "destination", dir_fd=dir_fd) as staging:
+        with kind.open(here / "destination", dir_fd=dir_fd) as staging:
             kind.write(staging, "new")
     finally:
         os.close(dir_fd)
-    assert kind.read(tmp_path / "destination") == "new"
+    assert kind.read(here / "destination") == "new"
 
 
 # Exceptions, generators, the interpreter's end
@@ -210,9 +210,9 @@ def test_a_dir_fd_changes_nothing_for_an_absolute_path(tmp_path: Path, kind: Kin
 @each_exception
 @each_kind
 def test_every_exception_rolls_back_and_is_raised(
-    tmp_path: Path, kind: Kind, exception: type[BaseException]
+    here: Path, kind: Kind, exception: type[BaseException]
 ) -> None:
-    destination = tmp_path / "destination"
+    destination = here / "destination"
     kind.publish(destination, "old")
     mine = exception()
     with pytest.raises(exception) as caught, kind.open(destination, overwrite=True) as staging:
@@ -220,7 +220,7 @@ def test_every_exception_rolls_back_and_is_raised(
         raise mine
     assert caught.value is mine
     assert kind.read(destination) == "old"
-    assert leftovers(tmp_path) == []
+    assert leftovers(here) == []
 
 
 def body(kind: Kind, destination: Path) -> Iterator[None]:
@@ -230,19 +230,19 @@ def body(kind: Kind, destination: Path) -> Iterator[None]:
 
 
 @each_kind
-def test_a_closed_generator_rolls_back(tmp_path: Path, kind: Kind) -> None:
-    generator = body(kind, tmp_path / "destination")
+def test_a_closed_generator_rolls_back(here: Path, kind: Kind) -> None:
+    generator = body(kind, here / "destination")
     next(generator)
     generator.close()  # type: ignore[attr-defined]
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 @each_kind
-def test_a_generator_that_nobody_finishes_rolls_back(tmp_path: Path, kind: Kind) -> None:
-    generator = body(kind, tmp_path / "destination")
+def test_a_generator_that_nobody_finishes_rolls_back(here: Path, kind: Kind) -> None:
+    generator = body(kind, here / "destination")
     next(generator)
     del generator
-    assert list(tmp_path.iterdir()) == []
+    assert list(here.iterdir()) == []
 
 
 @pytest.mark.parametrize("program", ["end_with_an_open_guard", "end_with_an_unfinished_generator"])
@@ -282,7 +282,7 @@ def test_kill_in_the_body_leaves_at_most_one_orphan_which_the_next_writer_remove
         program.kill()
     assert kind.read(destination) == "old"
     unnamed = kind.name == "file" and fs.unnamed
-    orphans = [path for path in fs.path.iterdir() if path != destination]
+    orphans = [path for path in fs.here.iterdir() if path != destination]
     assert orphans == ([] if unnamed else [slot_names.porch(destination)])
     kind.publish(destination, "new", overwrite=True)
     assert kind.read(destination) == "new"
@@ -303,7 +303,7 @@ def test_several_killed_writers_leave_one_orphan_each_and_the_next_writer_remove
         assert fs.leftovers() == []
     else:
         porch, room = slot_names.porch(destination), slot_names.room(destination)
-        assert sorted(fs.path.iterdir()) == sorted([destination, porch, room])
+        assert sorted(fs.here.iterdir()) == sorted([destination, porch, room])
         assert len(list(room.iterdir())) == len(programs) - 1
     kind.publish(destination, "new", overwrite=True)
     assert kind.read(destination) == "new"
@@ -363,7 +363,7 @@ def test_ctrl_c_before_the_publish_rolls_back(fs: Filesystem, kind: Kind, durabi
 @pytest.mark.parametrize("fs", ["tmpfs", "bindfs"], indirect=True)
 @pytest.mark.parametrize("write", ["write_bytes", "write_text"])
 def test_ctrl_c_in_a_single_call_leaves_the_old_version(fs: Filesystem, write: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     destination.write_text("old")
     data: Any = b"new" if write == "write_bytes" else "new"
     call = partial(getattr(atomik, write), destination, data, overwrite=True)

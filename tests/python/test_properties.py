@@ -181,7 +181,7 @@ def opened(folder: Path) -> Generator[int, None, None]:
 @contextmanager
 def new_folder(fs: Filesystem) -> Generator[bytes, None, None]:
     """Makes a folder for one example; nothing of the library's may be left in it."""
-    with tempfile.TemporaryDirectory(dir=fs.path) as folder:
+    with tempfile.TemporaryDirectory(dir=fs.here) as folder:
         yield os.fsencode(folder)
         assert leftovers(Path(folder)) == []
 
@@ -236,18 +236,18 @@ def test_names_near_the_limits_are_published_side_by_side(fs: Filesystem, call: 
         for character in ("n", "ä", "\udcff"):
             name = os.fsencode(character) * length
             for ending in (b"1", b"2"):
-                path = os.fsencode(fs.path) + b"/" + name[: length - 1] + ending
+                path = os.fsencode(fs.here) + b"/" + name[: length - 1] + ending
                 publish(path, NEW)
                 assert read(path) == NEW
-    assert len(os.listdir(fs.path)) == len(lengths) * 3 * 2
+    assert len(os.listdir(fs.here)) == len(lengths) * 3 * 2
 
 
 @everywhere
 def test_a_name_that_is_too_long_is_refused_before_the_body(fs: Filesystem, call: str) -> None:
     for length in (NAME_MAX + 1, NAME_MAX + 2, 1000, PATH_MAX):
-        error = refused(CALLS[call], os.fsencode(fs.path) + b"/" + b"n" * length, NEW)
+        error = refused(CALLS[call], os.fsencode(fs.here) + b"/" + b"n" * length, NEW)
         assert error.errno == errno.ENAMETOOLONG
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
 @contextmanager
@@ -330,29 +330,29 @@ def test_every_spelling_of_a_path_means_the_same(
 def test_a_path_that_ends_in_a_dot_names_nothing(fs: Filesystem, call: str, end: str) -> None:
     fs.folder("sub")
     for overwrite in (False, True):
-        error = refused(CALLS[call], os.fspath(fs.path) + "/" + end, NEW, overwrite=overwrite)
+        error = refused(CALLS[call], os.fspath(fs.here) + "/" + end, NEW, overwrite=overwrite)
         # As rename(2) answers; with RENAME_NOREPLACE it says EEXIST.
         assert error.errno in (errno.EBUSY, errno.EEXIST)
-    assert os.listdir(fs.path) == ["sub"]
+    assert os.listdir(fs.here) == ["sub"]
 
 
 @each_call
 @on_some
 def test_an_empty_path_names_nothing(fs: Filesystem, call: str) -> None:
-    with opened(fs.path) as dir_fd:
+    with opened(fs.here) as dir_fd:
         for path in ("", b""):
             with pytest.raises(FileNotFoundError):
                 CALLS[call](path, NEW, dir_fd=dir_fd)
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
 @each_call
 @on_some
 @pytest.mark.parametrize("path", ["a\0b", b"\0", "\0", b"sub/a\0"])
 def test_a_nul_in_a_path_is_a_wrong_argument(fs: Filesystem, call: str, path: str | bytes) -> None:
-    with opened(fs.path) as dir_fd, pytest.raises(ValueError, match="null"):
+    with opened(fs.here) as dir_fd, pytest.raises(ValueError, match="null"):
         CALLS[call](path, NEW, dir_fd=dir_fd)
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
 @each_call
@@ -363,30 +363,30 @@ def test_the_longest_path_is_published(fs: Filesystem, call: str, length: int) -
     padding = length - len(name)
     path = b"./" * (padding // 2) + b"/" * (padding % 2) + name
     assert len(path) == length
-    with opened(fs.path) as dir_fd:
+    with opened(fs.here) as dir_fd:
         CALLS[call](path, NEW, dir_fd=dir_fd)
         assert read(b"name", dir_fd) == NEW
-    assert os.listdir(fs.path) == ["name"]
+    assert os.listdir(fs.here) == ["name"]
 
 
 @each_call
 @on_some
 def test_a_path_that_is_too_long_is_refused(fs: Filesystem, call: str) -> None:
-    with opened(fs.path) as dir_fd:
+    with opened(fs.here) as dir_fd:
         # The folder's path alone is too long already: with a shorter one, less would be refused than
         # the kernel refuses, since the name is looked up in the open folder.
         for length in (PATH_MAX, PATH_MAX + 1, 2 * PATH_MAX):
             path = b"./" * (length // 2) + b"/" * (length % 2) + b"name"
             error = refused(CALLS[call], path, NEW, dir_fd=dir_fd)
             assert error.errno == errno.ENAMETOOLONG
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
 @contextmanager
-def deep_folder(top: Path, length: int) -> Generator[int, None, None]:
+def deep_folder(here: Path, length: int) -> Generator[int, None, None]:
     """Opens a folder whose absolute path has this length, PATH_MAX or not."""
-    missing = length - len(os.fsencode(top))
-    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
+    missing = length - len(os.fsencode(here))
+    fd = os.open(here, os.O_RDONLY | os.O_DIRECTORY)
     try:
         while missing > 0:
             # A component takes its slash too, and the rest must not be a slash alone.
@@ -412,7 +412,7 @@ def deep_folder(top: Path, length: int) -> Generator[int, None, None]:
 def test_the_staging_path_is_usable_however_deep_the_folder(
     fs: Filesystem, call: str, name: bytes, length: int
 ) -> None:
-    with deep_folder(fs.path, length) as dir_fd:
+    with deep_folder(fs.here, length) as dir_fd:
         CALLS[call](name, OLD, dir_fd=dir_fd)
         CALLS[call](name, NEW, overwrite=True, dir_fd=dir_fd)
         assert (read(name, dir_fd), os.listdir(dir_fd)) == (NEW, [os.fsdecode(name)])
@@ -426,7 +426,7 @@ def test_what_fits_below_the_destination_fits_below_staging(fs: Filesystem, call
     for name in (b"n" * 4, b"n" * 30, b"n" * 90, b"n" * 150):
         for spare in (0, len(name), len(name) + below - 1, len(name) + below):
             folder_length = PATH_MAX - 1 - below - spare - 1 - len(name)
-            with deep_folder(fs.path, folder_length) as dir_fd:
+            with deep_folder(fs.here, folder_length) as dir_fd:
                 parent = os.readlink(os.fsencode(f"/proc/self/fd/{dir_fd}"))
                 assert len(parent) == folder_length
                 CALLS[call](parent + b"/" + name, NEW)
@@ -469,12 +469,12 @@ CONTENTS: Final = st.binary(max_size=20)
 class Orders(RuleBasedStateMachine):
     """Guards opened, written, ended in any order, on the same destinations, against a dictionary."""
 
-    top: ClassVar[Path]
+    here: ClassVar[Path]
     guards: Bundle[Open] = Bundle("guards")
 
     @initialize()
     def start(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(dir=self.top))
+        self.folder = Path(tempfile.mkdtemp(dir=self.here))
         self.model: dict[str, Version] = {}
         self.still_open: list[Open] = []
 
@@ -662,7 +662,7 @@ class Orders(RuleBasedStateMachine):
 @pytest.mark.filterwarnings("ignore:.*use 'with':ResourceWarning")
 def test_any_order_of_calls_does_what_a_dictionary_does(fs: Filesystem) -> None:
     class Here(Orders):
-        top = fs.path
+        here = fs.here
 
     run_state_machine_as_test(
         Here, settings=settings(quickly, max_examples=60, stateful_step_count=40)

@@ -70,9 +70,9 @@ print(peak() - before)
 
 @pytest.mark.parametrize("shape", [flat, wide, deep, bushy])
 def test_whatever_its_shape_a_displaced_folder_takes_few_megabytes_to_remove(
-    tmp_path: Path, shape: Callable[[Path], None]
+    here: Path, shape: Callable[[Path], None]
 ) -> None:
-    path = tmp_path / "site"
+    path = here / "site"
     path.mkdir()
     shape(path)
     child = [sys.executable, "-c", REPLACE, str(path)]
@@ -81,11 +81,11 @@ def test_whatever_its_shape_a_displaced_folder_takes_few_megabytes_to_remove(
     )
     assert grown < 16 * MIB
     assert os.listdir(path) == ["new"]
-    assert sorted(os.listdir(tmp_path)) == ["site", "site-warm"]
+    assert sorted(os.listdir(here)) == ["site", "site-warm"]
 
 
 def test_what_resists_is_warned_of_and_all_else_goes(fs: Filesystem) -> None:
-    path = fs.path / "site"
+    path = fs.here / "site"
     for number in range(20):
         (path / "deep" / str(number)).mkdir(parents=True)
         for name in range(50):
@@ -97,11 +97,11 @@ def test_what_resists_is_warned_of_and_all_else_goes(fs: Filesystem) -> None:
         with pytest.warns(atomik.CleanupWarning), atomik.folder(path, overwrite=True) as new:
             (new / "new").touch()
         assert os.listdir(path) == ["new"]
-        (slot,) = [name for name in os.listdir(fs.path) if name.startswith(".atomik-")]
-        left = [file for file in (fs.path / slot).rglob("*") if not file.is_dir()]
+        (slot,) = [name for name in os.listdir(fs.here) if name.startswith(".atomik-")]
+        left = [file for file in (fs.here / slot).rglob("*") if not file.is_dir()]
         assert [file.name for file in left] == ["7"]
         stubborn = left[0]
     finally:
         subprocess.run(["chattr", "-i", stubborn], check=True)
-    atomik.sweep(fs.path)
-    assert os.listdir(fs.path) == ["site"]
+    atomik.sweep(fs.here)
+    assert os.listdir(fs.here) == ["site"]

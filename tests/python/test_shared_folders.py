@@ -68,7 +68,7 @@ def sides(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Sides]:
             one, other = mounts.two_mounts(request.param, undo)
         except Missing as reason:
             pytest.skip(str(reason))
-        sides = Sides((one.path, other.path), one.backing(one.path))
+        sides = Sides((one.here, other.here), one.backing(one.here))
         yield sides
         assert sides.leftovers() == []
 
@@ -276,7 +276,7 @@ def test_a_bind_mount_is_of_the_same_lock_domain(fs: Filesystem) -> None:
 @pytest.mark.parametrize("fs", ["tmpfs", "ext4", "bindfs"], indirect=True)
 @pytest.mark.parametrize("call", ["path to a file", "folder", "write_bytes"])
 def test_a_sweep_never_fails_over_what_vanishes(fs: Filesystem, call: str) -> None:
-    _race_writers_with_sweeps((fs.path, fs.path), CALLS[call])
+    _race_writers_with_sweeps((fs.here, fs.here), CALLS[call])
 
 
 @pytest.mark.parametrize("call", ["path to a file", "folder", "write_bytes"])
@@ -311,12 +311,12 @@ def _race_writers_with_sweeps(folders: tuple[Path, Path], call: Call) -> None:
     assert unexpected(said, *_WHOLE) - Counter({_SWEPT: len(said)}) == {}
 
 
-def test_what_is_lost_is_told(tmp_path: Path) -> None:
+def test_what_is_lost_is_told(here: Path) -> None:
     """The tests' own eyes: a body whose staging is changed says so."""
 
     def halfway() -> None:
-        for path in tmp_path.rglob("first"):
+        for path in here.rglob("first"):
             path.write_bytes(b"other")
 
     with pytest.raises(StagingLost):
-        attempt(CALLS["folder"], tmp_path / "destination", 1, halfway)
+        attempt(CALLS["folder"], here / "destination", 1, halfway)

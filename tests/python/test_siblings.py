@@ -90,7 +90,7 @@ def test_siblings_are_refused_by_name_and_nothing_is_published(
     made: list[str],
     options: dict[str, Any],
 ) -> None:
-    destination = fs.path / name
+    destination = fs.here / name
     with pytest.raises(atomik.AtomikError) as caught, atomik.path(destination, **options) as path:
         tool(path)
     error = caught.value
@@ -102,39 +102,39 @@ def test_siblings_are_refused_by_name_and_nothing_is_published(
     assert type(error) is atomik.AtomikError
     for word in (*siblings_of(name, made), 'siblings="publish"', 'siblings="discard"'):
         assert word in str(error)
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
-def test_a_database_that_is_not_closed_is_refused(tmp_path: Path) -> None:
-    guard = atomik.path(tmp_path / "stock.sqlite")
+def test_a_database_that_is_not_closed_is_refused(here: Path) -> None:
+    guard = atomik.path(here / "stock.sqlite")
     with (
         guard as path,
         open_sqlite(path),
         pytest.raises(atomik.AtomikError, match=r"stock\.sqlite-shm, stock\.sqlite-wal"),
     ):
         guard.commit()
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(here) == []
 
 
-def test_of_many_siblings_some_are_named(tmp_path: Path) -> None:
+def test_of_many_siblings_some_are_named(here: Path) -> None:
     with (
         pytest.raises(atomik.AtomikError, match=r"x-00, x-01, x-02, x-03, x-04, 15 more\."),
-        atomik.path(tmp_path / "x") as path,
+        atomik.path(here / "x") as path,
     ):
         path.touch()
         for number in range(20):
             path.with_name(f"x-{number:02}").touch()
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(here) == []
 
 
 @pytest.mark.parametrize("siblings", ["refuse", "publish", "discard"])
-def test_siblings_alone_are_nothing_to_publish(tmp_path: Path, siblings: Any) -> None:
+def test_siblings_alone_are_nothing_to_publish(here: Path, siblings: Any) -> None:
     with (
         pytest.raises(FileNotFoundError, match=r"found instead: table\.csv\.gz"),
-        atomik.path(tmp_path / "table.csv", siblings=siblings) as path,
+        atomik.path(here / "table.csv", siblings=siblings) as path,
     ):
         path.with_name("table.csv.gz").touch()
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(here) == []
 
 
 @with_exchange
@@ -142,72 +142,72 @@ def test_siblings_alone_are_nothing_to_publish(tmp_path: Path, siblings: Any) ->
 def test_one_sibling_that_exists_refuses_all(
     fs: Filesystem, tool: Callable[..., None], name: str, made: list[str]
 ) -> None:
-    there = fs.path / siblings_of(name, made)[0]
+    there = fs.here / siblings_of(name, made)[0]
     there.write_text("another's")
     with (
         pytest.raises(atomik.FileAlreadyExistsError) as caught,
-        atomik.path(fs.path / name, siblings="publish") as path,
+        atomik.path(fs.here / name, siblings="publish") as path,
     ):
         tool(path)
     assert os.fsdecode(caught.value.filename).endswith(there.name)
     assert not caught.value.committed
-    assert os.listdir(fs.path) == [there.name]
+    assert os.listdir(fs.here) == [there.name]
     assert there.read_text() == "another's"
 
 
 @with_exchange
 def test_a_sibling_of_another_type_is_not_replaced(fs: Filesystem) -> None:
-    (fs.path / "map.dbf").mkdir()
-    (fs.path / "map.shp").write_text("old")
-    before = tree(fs.path)
+    (fs.here / "map.dbf").mkdir()
+    (fs.here / "map.shp").write_text("old")
+    before = tree(fs.here)
     with (
         pytest.raises(IsADirectoryError),
-        atomik.path(fs.path / "map.shp", overwrite=True, siblings="publish") as path,
+        atomik.path(fs.here / "map.shp", overwrite=True, siblings="publish") as path,
     ):
         shapefile(path)
-    assert tree(fs.path) == before
+    assert tree(fs.here) == before
 
 
 @pytest.mark.parametrize("option", [{"update": True}, {"backup": "x.old"}, {"tmp_dir": "."}])
 def test_publishing_siblings_does_not_go_with_what_a_group_does_not_take(
-    tmp_path: Path, option: dict[str, Any]
+    here: Path, option: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match="siblings"):
-        atomik.path(tmp_path / "x", siblings="publish", **option)
-    assert os.listdir(tmp_path) == []
+        atomik.path(here / "x", siblings="publish", **option)
+    assert os.listdir(here) == []
 
 
-def test_another_word_is_a_value_error(tmp_path: Path) -> None:
+def test_another_word_is_a_value_error(here: Path) -> None:
     with pytest.raises(ValueError, match="'refuse', 'publish' or 'discard', not 'keep'"):
-        atomik.path(tmp_path / "x", siblings="keep")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        atomik.path(here / "x", siblings="keep")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("fs", ["bindfs"], indirect=True)
 def test_replacing_with_siblings_where_nothing_can_be_exchanged_is_refused_before_the_body(
     fs: Filesystem,
 ) -> None:
-    (fs.path / "map.shp").write_text("old")
+    (fs.here / "map.shp").write_text("old")
     with (
         pytest.raises(atomik.UnsupportedFilesystemError),
-        atomik.path(fs.path / "map.shp", overwrite=True, siblings="publish"),
+        atomik.path(fs.here / "map.shp", overwrite=True, siblings="publish"),
     ):
         pytest.fail("the body ran")
-    assert (fs.path / "map.shp").read_text() == "old"
+    assert (fs.here / "map.shp").read_text() == "old"
 
 
-def test_a_member_whose_siblings_are_refused_leaves_nothing_in_the_group(tmp_path: Path) -> None:
-    (tmp_path / "map.shx").touch()
+def test_a_member_whose_siblings_are_refused_leaves_nothing_in_the_group(here: Path) -> None:
+    (here / "map.shx").touch()
     with atomik.group() as g:
-        with pytest.raises(atomik.AtomikError), g.path(tmp_path / "other.shp") as path:
+        with pytest.raises(atomik.AtomikError), g.path(here / "other.shp") as path:
             shapefile(path)
         # Twice in one group: after the siblings before it have been added.
-        g.write_text(tmp_path / "map.prj", "mine")
-        with pytest.raises(OSError), g.path(tmp_path / "map.shp", siblings="publish") as path:
+        g.write_text(here / "map.prj", "mine")
+        with pytest.raises(OSError), g.path(here / "map.shp", siblings="publish") as path:
             shapefile(path)
         # What was withdrawn can come again.
-        g.write_text(tmp_path / "map.dbf", "mine, too")
-    assert sorted(os.listdir(tmp_path)) == ["map.dbf", "map.prj", "map.shx"]
-    assert (tmp_path / "map.dbf").read_text() == "mine, too"
+        g.write_text(here / "map.dbf", "mine, too")
+    assert sorted(os.listdir(here)) == ["map.dbf", "map.prj", "map.shx"]
+    assert (here / "map.dbf").read_text() == "mine, too"
 
 
 # Successes
@@ -219,9 +219,9 @@ def test_siblings_are_published_with_the_entry(
 ) -> None:
     if fs.name == "bindfs" and "_files" in "".join(made):
         pytest.skip("no folder is published there without RENAME_NOREPLACE")
-    with atomik.path(fs.path / name, siblings="publish") as path:
+    with atomik.path(fs.here / name, siblings="publish") as path:
         tool(path)
-    assert sorted(tree(fs.path)) == made
+    assert sorted(tree(fs.here)) == made
 
 
 @with_exchange
@@ -230,19 +230,19 @@ def test_siblings_replace_those_before_them(
     fs: Filesystem, tool: Callable[..., None], name: str, made: list[str]
 ) -> None:
     for version in ("old", "new"):
-        with atomik.path(fs.path / name, overwrite=True, siblings="publish") as path:
+        with atomik.path(fs.here / name, overwrite=True, siblings="publish") as path:
             tool(path, version)
-    assert sorted(tree(fs.path)) == made
-    assert "new" in (fs.path / name).read_text()
+    assert sorted(tree(fs.here)) == made
+    assert "new" in (fs.here / name).read_text()
 
 
 @pytest.mark.parametrize(("tool", "name"), [row[:2] for row in TOOLS.values()], ids=TOOLS.keys())
 def test_siblings_are_discarded_when_asked(
     fs: Filesystem, tool: Callable[..., None], name: str
 ) -> None:
-    with atomik.path(fs.path / name, siblings="discard") as path:
+    with atomik.path(fs.here / name, siblings="discard") as path:
         tool(path)
-    assert os.listdir(fs.path) == [name]
+    assert os.listdir(fs.here) == [name]
 
 
 @with_exchange
@@ -250,33 +250,33 @@ def test_a_sibling_keeps_the_mode_of_what_it_replaces_and_permissions_are_the_en
     fs: Filesystem,
 ) -> None:
     for suffix in (".shp", ".dbf"):
-        (fs.path / f"map{suffix}").touch(0o640)
+        (fs.here / f"map{suffix}").touch(0o640)
     options: dict[str, Any] = {"overwrite": True, "permissions": 0o604}
-    with atomik.path(fs.path / "map.shp", siblings="publish", **options) as path:
+    with atomik.path(fs.here / "map.shp", siblings="publish", **options) as path:
         shapefile(path)
-    modes = {name: (fs.path / name).stat().st_mode & 0o777 for name in ("map.shp", "map.dbf")}
+    modes = {name: (fs.here / name).stat().st_mode & 0o777 for name in ("map.shp", "map.dbf")}
     assert modes == {"map.shp": 0o604, "map.dbf": 0o640}
 
 
-def test_a_database_is_published_with_its_log(tmp_path: Path) -> None:
-    guard = atomik.path(tmp_path / "stock.sqlite", siblings="publish")
+def test_a_database_is_published_with_its_log(here: Path) -> None:
+    guard = atomik.path(here / "stock.sqlite", siblings="publish")
     with guard as path, open_sqlite(path):
         guard.commit()
-    assert apples(tmp_path / "stock.sqlite") == [(42,)]
+    assert apples(here / "stock.sqlite") == [(42,)]
 
 
-def test_a_database_that_is_closed_leaves_nothing_beside_it(tmp_path: Path) -> None:
-    with atomik.path(tmp_path / "stock.sqlite") as path, open_sqlite(path):
+def test_a_database_that_is_closed_leaves_nothing_beside_it(here: Path) -> None:
+    with atomik.path(here / "stock.sqlite") as path, open_sqlite(path):
         pass
-    assert os.listdir(tmp_path) == ["stock.sqlite"]
-    assert apples(tmp_path / "stock.sqlite") == [(42,)]
+    assert os.listdir(here) == ["stock.sqlite"]
+    assert apples(here / "stock.sqlite") == [(42,)]
 
 
 def test_a_database_replaces_one_whose_log_was_left_once_that_was_opened_and_closed(
-    tmp_path: Path,
+    here: Path,
 ) -> None:
     """A log that stands beside the destination is taken for the new database's: the page on tools says what to do."""
-    destination = tmp_path / "stock.sqlite"
+    destination = here / "stock.sqlite"
     log = destination.with_name("stock.sqlite-wal")
     with open_sqlite(destination):
         left = log.read_bytes()
@@ -291,18 +291,18 @@ def test_a_database_replaces_one_whose_log_was_left_once_that_was_opened_and_clo
     assert apples(destination) == [(43,)]
 
 
-def test_a_member_of_a_group_brings_its_siblings(tmp_path: Path) -> None:
+def test_a_member_of_a_group_brings_its_siblings(here: Path) -> None:
     with atomik.group() as g:
-        with g.path(tmp_path / "map.shp", siblings="publish") as path:
+        with g.path(here / "map.shp", siblings="publish") as path:
             shapefile(path)
-        with g.path(tmp_path / "map.tif", siblings="discard") as path:
+        with g.path(here / "map.tif", siblings="discard") as path:
             gdal(path)
-        assert [name for name in os.listdir(tmp_path) if name.startswith("map")] == []
-    assert sorted(os.listdir(tmp_path)) == ["map.dbf", "map.prj", "map.shp", "map.shx", "map.tif"]
+        assert [name for name in os.listdir(here) if name.startswith("map")] == []
+    assert sorted(os.listdir(here)) == ["map.dbf", "map.prj", "map.shp", "map.shx", "map.tif"]
 
 
 @pytest.mark.parametrize("siblings", ["refuse", "publish", "discard"])
 def test_without_siblings_all_words_do_the_same(fs: Filesystem, siblings: Any) -> None:
-    with atomik.path(fs.path / "x", siblings=siblings) as path:
+    with atomik.path(fs.here / "x", siblings=siblings) as path:
         path.write_text("new")
-    assert (fs.path / "x").read_text() == "new"
+    assert (fs.here / "x").read_text() == "new"

@@ -22,7 +22,7 @@ from support.processes import start_program
 
 pytestmark = pytest.mark.thread_unsafe(reason="forks processes")
 
-here = pytest.mark.parametrize("fs", ["ext4", "tmpfs"], indirect=True)
+on_ext4_and_tmpfs = pytest.mark.parametrize("fs", ["ext4", "tmpfs"], indirect=True)
 
 _READER: Final = """
 import sys
@@ -44,13 +44,13 @@ def _kill(program: "subprocess.Popen[str]") -> None:
         program.send_signal(signal.SIGKILL)
 
 
-@here
+@on_ext4_and_tmpfs
 @pytest.mark.parametrize("order", ["first in, last out", "first in, first out"])
 def test_what_a_killed_reader_has_pinned_goes_with_the_next_writer(
     fs: Filesystem, order: str
 ) -> None:
     """Many writers are in their bodies when the first commits: its displaced version is pinned."""
-    destination = fs.path / "data"
+    destination = fs.here / "data"
     _publish(destination, "old")
     guards = [atomik.folder(destination, overwrite=True, durability="none") for _ in range(5)]
     for number, guard in enumerate(guards):
@@ -62,12 +62,12 @@ def test_what_a_killed_reader_has_pinned_goes_with_the_next_writer(
         guard.__exit__(None, None, None)
     _kill(readers[0])
     _publish(destination, "next")
-    assert os.listdir(fs.path) == ["data"]
+    assert os.listdir(fs.here) == ["data"]
 
 
-@here
+@on_ext4_and_tmpfs
 def test_many_pinned_versions_go_with_the_next_writer(fs: Filesystem) -> None:
-    destination = fs.path / "data"
+    destination = fs.here / "data"
     _publish(destination, "old")
     readers: list[subprocess.Popen[str]] = []
     with ExitStack() as undo:
@@ -79,15 +79,15 @@ def test_many_pinned_versions_go_with_the_next_writer(fs: Filesystem) -> None:
             assert reader.stdout.readline() == "reading\n"
             _publish(destination, str(version))
     _publish(destination, "next")
-    assert os.listdir(fs.path) == ["data"]
+    assert os.listdir(fs.here) == ["data"]
 
 
-@here
+@on_ext4_and_tmpfs
 @pytest.mark.parametrize(
     "other", ["write_bytes", "file", "file that appends", "file with a backup"]
 )
 def test_a_path_and_a_file_can_be_written_at_once(fs: Filesystem, other: str) -> None:
-    destination = fs.path / "data"
+    destination = fs.here / "data"
     destination.write_bytes(b"")
     end = time.monotonic() + 2
 
@@ -100,12 +100,12 @@ def test_a_path_and_a_file_can_be_written_at_once(fs: Filesystem, other: str) ->
         said = writers.finish()
     print(Counter(said))
     assert unexpected(said, Outcome.PUBLISHED, Outcome.CONFLICT) == {}
-    assert set(os.listdir(fs.path)) <= {"data", "backup"}
+    assert set(os.listdir(fs.here)) <= {"data", "backup"}
 
 
-@here
+@on_ext4_and_tmpfs
 def test_readers_that_cross_writers_leave_no_version_behind(fs: Filesystem) -> None:
-    destination = fs.path / "data"
+    destination = fs.here / "data"
     _publish(destination, "old")
     end = time.monotonic() + 2
 
@@ -190,9 +190,9 @@ _ENDING: Final = "*.parquet"
 def test_no_pattern_finds_what_is_being_written(fs: Filesystem, guard: str, exists: bool) -> None:
     _skip_what_needs_exchange(fs, guard, exists)
     destination = _destination(fs, guard, exists)
-    before = sorted(fs.path.glob(_ENDING))
+    before = sorted(fs.here.glob(_ENDING))
     found: list[list[Path]] = []
-    _GUARDS[guard](destination, lambda: found.append(sorted(fs.path.glob(_ENDING))))
+    _GUARDS[guard](destination, lambda: found.append(sorted(fs.here.glob(_ENDING))))
     assert found != []
     assert found == [before] * len(found)
 
@@ -204,7 +204,7 @@ def test_no_pattern_finds_what_many_are_writing(fs: Filesystem, guard: str) -> N
     found: list[list[Path]] = []
 
     def nest(depth: int) -> None:
-        found.append(sorted(fs.path.glob(_ENDING)))
+        found.append(sorted(fs.here.glob(_ENDING)))
         if depth > 0:
             _GUARDS[guard](destination, lambda: nest(depth - 1))
 
@@ -214,12 +214,12 @@ def test_no_pattern_finds_what_many_are_writing(fs: Filesystem, guard: str) -> N
 
 @pytest.mark.parametrize("fs", ["ext4", "tmpfs"], indirect=True)
 def test_no_pattern_finds_a_version_that_a_reader_has_pinned(fs: Filesystem) -> None:
-    destination = fs.path / "x.parquet"
+    destination = fs.here / "x.parquet"
     _publish(destination, "old")
     with atomik.snapshot(destination):
         _publish(destination, "new")
         assert fs.leftovers() != []
-        assert list(fs.path.glob(_ENDING)) == [destination]
+        assert list(fs.here.glob(_ENDING)) == [destination]
 
 
 def _skip_what_needs_exchange(fs: Filesystem, guard: str, exists: bool) -> None:
@@ -230,7 +230,7 @@ def _skip_what_needs_exchange(fs: Filesystem, guard: str, exists: bool) -> None:
 
 
 def _destination(fs: Filesystem, guard: str, exists: bool) -> Path:
-    destination = fs.path / "x.parquet"
+    destination = fs.here / "x.parquet"
     if exists and guard == "folder":
         destination.mkdir()
     elif exists:
@@ -245,7 +245,7 @@ def test_a_file_that_is_about_to_replace_another_is_complete_and_has_its_mode(
     fs: Filesystem,
 ) -> None:
     """It is so for microseconds: the process is killed as it renames the file over the destination."""
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     destination.write_text("old")
     destination.chmod(0o640)
     program = f"import atomik; atomik.write_text({os.fspath(destination)!r}, 'new', overwrite=True)"

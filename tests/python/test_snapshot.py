@@ -52,7 +52,7 @@ def publish(destination: Path, version: str, **options: Any) -> None:
 
 
 def with_old(fs: Filesystem) -> Path:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     publish(destination, "old")
     return destination
 
@@ -93,21 +93,21 @@ def test_a_version_stays_complete_and_unchanged_through_any_number_of_publishes(
         assert read(path) == "old"
     if how == "background":
         publish(destination, "last")
-    assert listed(fs.path) == only("destination", *DISPLACING[how].get("backup", "").split())
+    assert listed(fs.here) == only("destination", *DISPLACING[how].get("backup", "").split())
 
 
 @everywhere
 def test_a_version_stays_when_the_destination_is_moved_or_removed(fs: Filesystem) -> None:
     destination = with_old(fs)
     with atomik.snapshot(destination) as path:
-        destination.rename(fs.path / "elsewhere")
+        destination.rename(fs.here / "elsewhere")
         publish(destination, "new")
         assert read(path) == "old"
         shutil.rmtree(destination)
         assert read(path) == "old"
     # It was not displaced by a publish: it is its owner's.
-    assert read(fs.path / "elsewhere") == "old"
-    assert listed(fs.path) == only("elsewhere")
+    assert read(fs.here / "elsewhere") == "old"
+    assert listed(fs.here) == only("elsewhere")
 
 
 @everywhere
@@ -116,7 +116,7 @@ def test_the_path_is_good_in_other_threads(fs: Filesystem) -> None:
     with ThreadPoolExecutor(4) as threads, atomik.snapshot(destination) as path:
         publish(destination, "new")
         assert set(threads.map(read, [path] * 16)) == {"old"}
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
@@ -139,7 +139,7 @@ def test_a_subprocess_that_outlives_the_snapshot_pins_nothing(fs: Filesystem) ->
         program = start_program("-c", "import sys; sys.stdin.read()", path)
         publish(destination, "new")
     with program:
-        assert listed(fs.path) == only("destination")
+        assert listed(fs.here) == only("destination")
         program.communicate()
 
 
@@ -177,7 +177,7 @@ def test_a_reader_needs_no_write_permission_and_the_next_writer_removes_what_it_
     # It may not remove anything here.
     assert len(fs.leftovers()) > 0
     publish(destination, "newest")
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
@@ -185,11 +185,11 @@ def test_sweep_removes_what_a_reader_without_permission_has_left(fs: Filesystem)
     destination = with_old(fs)
     with reader(destination, NOBODY) as one:
         publish(destination, "new")
-        assert not any(orphan.removed for orphan in atomik.sweep(fs.path))
+        assert not any(orphan.removed for orphan in atomik.sweep(fs.here))
         assert one.finish() == ["old", "old", "closed"]
-    (orphan,) = atomik.sweep(fs.path)
+    (orphan,) = atomik.sweep(fs.here)
     assert (orphan.removed, orphan.files) == (True, 2)
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
@@ -203,10 +203,10 @@ def test_a_killed_reader_pins_nothing(fs: Filesystem, remover: str) -> None:
         one.kill(pid)
         assert one.finish() == ["old"]
     if remover == "sweep":
-        assert [orphan.removed for orphan in atomik.sweep(fs.path)] == [True]
+        assert [orphan.removed for orphan in atomik.sweep(fs.here)] == [True]
     else:
         publish(destination, "newer")
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
@@ -215,9 +215,9 @@ def test_a_writer_and_sweep_leave_a_pinned_version(fs: Filesystem) -> None:
     with reader(destination) as one:
         for number in range(5):
             publish(destination, f"new {number}")
-            atomik.sweep(fs.path)
+            atomik.sweep(fs.here)
         assert one.finish() == ["old", "old", "closed"]
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
@@ -232,7 +232,7 @@ def test_the_last_reader_removes_the_displaced_version(fs: Filesystem, first: in
     assert read(paths[1 - first]) == "old"
     assert fs.leftovers() != []
     readers[1 - first].close()
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
@@ -256,34 +256,34 @@ def test_two_snapshots_of_two_versions_each_hold_their_own(fs: Filesystem, first
     readers[first].close()
     assert read([middle, old][first]) == ["middle", "old"][first]
     readers[1 - first].close()
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
 def test_a_symlink_is_followed_once(fs: Filesystem) -> None:
     destination = with_old(fs)
-    link = fs.path / "link"
+    link = fs.here / "link"
     link.symlink_to("destination")
     guard = atomik.snapshot(link)
     with guard as path:
         assert guard.destination == link
         publish(link, "new", follow_symlinks=True)
-        publish(fs.path / "other", "other")
+        publish(fs.here / "other", "other")
         link.unlink()
         link.symlink_to("other")
         assert [read(path), read(destination), read(link)] == ["old", "new", "other"]
-    assert listed(fs.path) == only("destination", "link", "other")
+    assert listed(fs.here) == only("destination", "link", "other")
 
 
 @on_tmpfs
 def test_a_link_that_is_turned_to_another_folder_displaces_nothing(fs: Filesystem) -> None:
-    releases = [fs.path / "1", fs.path / "2"]
+    releases = [fs.here / "1", fs.here / "2"]
     for release in releases:
         publish(release, release.name)
-    (fs.path / "current").symlink_to("1")
-    (fs.path / "next").symlink_to("2")
-    with atomik.snapshot(fs.path / "current") as path:
-        atomik.rename(fs.path / "next", fs.path / "current", overwrite=True)
+    (fs.here / "current").symlink_to("1")
+    (fs.here / "next").symlink_to("2")
+    with atomik.snapshot(fs.here / "current") as path:
+        atomik.rename(fs.here / "next", fs.here / "current", overwrite=True)
         assert read(path) == "1"
     assert [read(release) for release in releases] == ["1", "2"]
 
@@ -292,12 +292,12 @@ def test_a_link_that_is_turned_to_another_folder_displaces_nothing(fs: Filesyste
 def test_a_folder_of_a_read_only_mount_can_be_read(fs: Filesystem) -> None:
     destination = with_old(fs)
     view = fs.folder("view")
-    fs.bind(fs.path, view, read_only=True)
+    fs.bind(fs.here, view, read_only=True)
     with atomik.snapshot(view / "destination") as path:
         publish(destination, "new")
         assert read(path) == "old"
     publish(destination, "newer")
-    assert listed(fs.path) == only("destination", "view")
+    assert listed(fs.here) == only("destination", "view")
 
 
 @on_tmpfs
@@ -319,11 +319,11 @@ def test_a_relative_path_and_its_parent_may_move_in_the_body(
     publish(folder / "destination", "old")
     monkeypatch.chdir(folder)
     with atomik.snapshot("destination") as path:
-        folder.rename(fs.path / "there")
-        publish(fs.path / "there" / "destination", "new")
+        folder.rename(fs.here / "there")
+        publish(fs.here / "there" / "destination", "new")
         monkeypatch.chdir("/")
         assert read(path) == "old"
-    assert listed(fs.path / "there") == only("destination")
+    assert listed(fs.here / "there") == only("destination")
 
 
 def refused(path: Path | bytes | str) -> OSError:
@@ -336,10 +336,10 @@ def refused(path: Path | bytes | str) -> OSError:
 
 @on_tmpfs
 def test_what_is_no_folder_is_refused(fs: Filesystem) -> None:
-    file = fs.path / "file"
+    file = fs.here / "file"
     file.write_text("content")
-    (fs.path / "link").symlink_to("nowhere")
-    os.mkfifo(fs.path / "fifo")
+    (fs.here / "link").symlink_to("nowhere")
+    os.mkfifo(fs.here / "fifo")
     expected = {
         "file": (NotADirectoryError, errno.ENOTDIR),
         "fifo": (NotADirectoryError, errno.ENOTDIR),
@@ -348,15 +348,15 @@ def test_what_is_no_folder_is_refused(fs: Filesystem) -> None:
         "file/below": (NotADirectoryError, errno.ENOTDIR),
     }
     for name, (kind, number) in expected.items():
-        error = refused(fs.path / name)
+        error = refused(fs.here / name)
         assert isinstance(error, kind)
-        assert (error.errno, error.filename) == (number, os.fspath(fs.path / name))
+        assert (error.errno, error.filename) == (number, os.fspath(fs.here / name))
 
 
 @on_tmpfs
 def test_the_error_for_a_file_says_what_to_do(fs: Filesystem) -> None:
-    (fs.path / "file").touch()
-    assert "open" in str(refused(fs.path / "file"))
+    (fs.here / "file").touch()
+    assert "open" in str(refused(fs.here / "file"))
 
 
 @on_tmpfs
@@ -413,7 +413,7 @@ def test_a_closed_snapshot_has_no_path_and_may_be_closed_again(fs: Filesystem) -
         guard.close()
         assert guard.path is None
         assert not path.exists()
-        assert listed(fs.path) == only("destination")
+        assert listed(fs.here) == only("destination")
         guard.close()
     assert guard.destination == destination
 
@@ -427,7 +427,7 @@ def test_a_snapshot_that_nobody_holds_any_more_pins_nothing(fs: Filesystem) -> N
     assert fs.leftovers() != []
     with pytest.warns(ResourceWarning, match="not ended"):
         del guard
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
@@ -444,7 +444,7 @@ def test_an_exception_in_the_body_propagates_and_unpins(
             raise raised
     assert caught.value is raised
     assert not path.exists()
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
@@ -457,11 +457,11 @@ def test_async_with_does_the_same(fs: Filesystem) -> None:
             assert [read(path), read(second)] == ["old", "old"]
         assert not path.exists()
         with pytest.raises(FileNotFoundError):
-            async with atomik.snapshot(fs.path / "missing"):
+            async with atomik.snapshot(fs.here / "missing"):
                 pass
 
     asyncio.run(asyncio.wait_for(body(), 60))
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @everywhere
@@ -485,9 +485,9 @@ def test_the_end_of_a_forked_child_does_not_unpin_its_parents_version(
 
         assert run_as(ROOT, child) == "old"
         publish(destination, "newer")
-        atomik.sweep(fs.path)
+        atomik.sweep(fs.here)
         assert read(path) == "old"
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 @on_tmpfs
@@ -509,7 +509,7 @@ def test_a_version_is_free_when_parent_and_forked_child_have_ended(fs: Filesyste
         assert fs.leftovers() != []
         child.finish()
     publish(destination, "newer")
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 WRITERS: Final = 4
@@ -553,13 +553,13 @@ def test_opening_amid_publishes_never_finds_a_missing_or_a_mixed_version(fs: Fil
     assert opened > 0
     assert len(versions) > 1
     publish(destination, "last")
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 def numbered(fs: Filesystem, program: str) -> list[str]:
     """Runs a program that can open snapshots, and returns what it prints."""
     with_old(fs)
-    done = run_program("-c", OPENING + program, fs.path / "destination")
+    done = run_program("-c", OPENING + program, fs.here / "destination")
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -590,7 +590,7 @@ def before_one_repeats():
 
 @everywhere
 def test_a_path_that_was_kept_does_not_lead_into_a_later_snapshot(fs: Filesystem) -> None:
-    first, second = fs.path / "first", fs.path / "second"
+    first, second = fs.here / "first", fs.here / "second"
     for folder in (first, second):
         publish(folder, folder.name)
     with atomik.snapshot(first) as version:
@@ -721,14 +721,14 @@ COPYING: Final[dict[str, Callable[[str, Path], None]]] = {
 @on_tmpfs
 @pytest.mark.parametrize("copy", COPYING.values(), ids=COPYING)
 def test_tools_that_copy_a_snapshot_enter_it_by_its_dot(
-    fs: Filesystem, tmp_path: Path, copy: Callable[[str, Path], None]
+    fs: Filesystem, here: Path, copy: Callable[[str, Path], None]
 ) -> None:
     destination = with_old(fs)
     with atomik.snapshot(destination) as version:
         publish(destination, "new")
-        copy(f"{version}/.", tmp_path / "copy")
-    assert not (tmp_path / "copy").is_symlink()
-    assert read(tmp_path / "copy") == "old"
+        copy(f"{version}/.", here / "copy")
+    assert not (here / "copy").is_symlink()
+    assert read(here / "copy") == "old"
 
 
 @on_tmpfs
@@ -755,7 +755,7 @@ def test_a_lazy_reader_fails_after_the_snapshot_instead_of_reading_another_versi
     fs: Filesystem,
 ) -> None:
     dataset = pytest.importorskip("pyarrow.dataset")
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     publish_table(destination, 1, "csv")
     with atomik.snapshot(destination) as path:
         lazy = dataset.dataset(path, format="csv")
@@ -789,7 +789,7 @@ def test_a_slot_in_which_a_reader_pins_a_version_is_nobodys_who_has_made_it_befo
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     program = subprocess.Popen(
         [*strace, sys.executable, "-B", "-c", SLOW_WRITER],
-        cwd=fs.path,
+        cwd=fs.here,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -818,7 +818,7 @@ def test_a_slot_in_which_a_reader_pins_a_version_is_nobodys_who_has_made_it_befo
         assert program.returncode == 0, err
         assert [read(path), read(destination)] == ["old", "slow"]
     publish(destination, "last")
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")
 
 
 BUDGET: Final = {"opening": 6, "closing": 3, "closing a displaced version": 36}
@@ -888,11 +888,11 @@ except atomik.UnsupportedFilesystemError as error:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("number", ["EBADF", "ENOLCK"])
-def test_where_folders_cannot_be_locked_it_is_refused(tmp_path: Path, number: str) -> None:
+def test_where_folders_cannot_be_locked_it_is_refused(here: Path, number: str) -> None:
     strace = ["strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=flock"]
     done = subprocess.run(
         [*strace, "-e", f"inject=flock:error={number}", sys.executable, "-c", NFS],
-        cwd=tmp_path,
+        cwd=here,
         check=True,
         capture_output=True,
         text=True,
@@ -948,10 +948,10 @@ def by_duckdb(path: Path, suffix: str) -> set[int]:
 def test_data_tools_read_from_the_path(
     fs: Filesystem, reading: Callable[[Path, str], set[int]], suffix: str
 ) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     publish_table(destination, 1, suffix)
     with atomik.snapshot(destination) as path:
         publish_table(destination, 2, suffix)
         assert reading(path, suffix) == {1}
         assert reading(destination, suffix) == {2}
-    assert listed(fs.path) == only("destination")
+    assert listed(fs.here) == only("destination")

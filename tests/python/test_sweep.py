@@ -112,28 +112,28 @@ def _allocated(folder: Path) -> int:
 
 
 def test_an_orphan_is_reported_and_removed(fs: Filesystem) -> None:
-    _orphan(fs.path / "site")
-    slot = slot_names.porch(fs.path / "site")
+    _orphan(fs.here / "site")
+    slot = slot_names.porch(fs.here / "site")
     os.sync()
     size = _allocated(slot)
     assert size >= 10_000
     _age(slot, 5000)
-    (found,) = atomik.sweep(fs.path)
+    (found,) = atomik.sweep(fs.here)
     assert isinstance(found, atomik.Orphan)
     assert type(found.path) is type(Path())
     assert (found.path, found.bytes, found.files, found.removed) == (slot, size, 2, True)
     assert 5000 <= found.age < 6000
-    assert os.listdir(fs.path) == []
-    assert atomik.sweep(fs.path) == []
+    assert os.listdir(fs.here) == []
+    assert atomik.sweep(fs.here) == []
 
 
 def test_a_dry_run_reports_the_same_and_touches_nothing(fs: Filesystem) -> None:
-    _orphan(fs.path / "site")
-    before = identities(fs.path)
-    (seen,) = atomik.sweep(fs.path, dry_run=True)
-    assert identities(fs.path) == before
+    _orphan(fs.here / "site")
+    before = identities(fs.here)
+    (seen,) = atomik.sweep(fs.here, dry_run=True)
+    assert identities(fs.here) == before
     assert not seen.removed
-    (found,) = atomik.sweep(fs.path)
+    (found,) = atomik.sweep(fs.here)
     assert (found.path, found.bytes, found.files) == (seen.path, seen.bytes, seen.files)
     assert found.removed
     for twin in (pickle.loads(pickle.dumps(found)), copy.deepcopy(found)):
@@ -146,61 +146,61 @@ def test_every_orphan_of_every_destination_goes(fs: Filesystem) -> None:
     names = ["a", "b.txt", "ü\udcff\n", "n" * 255, ".hidden", "1.2.3"]
     for name in names:
         for count in range(3):
-            with _folder(fs.path / name):
-                _orphan(fs.path / name)
+            with _folder(fs.here / name):
+                _orphan(fs.here / name)
                 assert len(fs.leftovers()) >= 1, count
-            _orphan(fs.path / name)
+            _orphan(fs.here / name)
             # Each of these has removed the one before it.
-    assert len(atomik.sweep(fs.path)) == len(names)
+    assert len(atomik.sweep(fs.here)) == len(names)
     assert fs.leftovers() == []
-    assert sorted(os.listdir(fs.path)) == sorted(names)
+    assert sorted(os.listdir(fs.here)) == sorted(names)
 
 
 def test_staging_in_a_folder_of_its_own_is_swept_there(fs: Filesystem) -> None:
     elsewhere = fs.folder("elsewhere")
-    _orphan(fs.path / "site", tmp_dir=elsewhere)
-    assert atomik.sweep(fs.path) == []
+    _orphan(fs.here / "site", tmp_dir=elsewhere)
+    assert atomik.sweep(fs.here) == []
     (found,) = atomik.sweep(elsewhere)
     assert found.path == slot_names.porch(elsewhere / "site")
     assert os.listdir(elsewhere) == []
 
 
 def test_orphans_of_files_and_of_the_lock_go_too(fs: Filesystem) -> None:
-    porch, room, lock = _names_of(fs.path / "site")
+    porch, room, lock = _names_of(fs.here / "site")
     porch.write_bytes(bytes(5000))
     room.mkdir(0o700)
     (room / "0123456789abcdef").write_bytes(b"file")
     lock.touch()
-    found = {orphan.path: orphan for orphan in atomik.sweep(fs.path)}
+    found = {orphan.path: orphan for orphan in atomik.sweep(fs.here)}
     assert found.keys() == {porch, room / "0123456789abcdef", lock}
     assert all(orphan.removed and orphan.files == 1 for orphan in found.values())
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
 def test_what_lives_is_left(fs: Filesystem) -> None:
-    with _folder(fs.path / "site") as staging:
+    with _folder(fs.here / "site") as staging:
         (staging / "file").touch()
-        _orphan(fs.path / "other")
-        (found,) = atomik.sweep(fs.path)
-        assert found.path == slot_names.porch(fs.path / "other")
+        _orphan(fs.here / "other")
+        (found,) = atomik.sweep(fs.here)
+        assert found.path == slot_names.porch(fs.here / "other")
         assert (staging / "file").exists()
-    assert (fs.path / "site" / "file").exists()
+    assert (fs.here / "site" / "file").exists()
 
 
 def test_a_lock_that_is_held_is_left(fs: Filesystem) -> None:
-    porch, room, lock = _names_of(fs.path / "site")
+    porch, room, lock = _names_of(fs.here / "site")
     for path in (lock, porch, room / "0123456789abcdef"):
         path.parent.mkdir(0o700, exist_ok=True)
         with path.open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            assert atomik.sweep(fs.path) == []
+            assert atomik.sweep(fs.here) == []
             assert path.exists()
-        assert [orphan.path for orphan in atomik.sweep(fs.path)] == [path]
-        assert os.listdir(fs.path) == []
+        assert [orphan.path for orphan in atomik.sweep(fs.here)] == [path]
+        assert os.listdir(fs.here) == []
 
 
 def test_a_writer_that_ends_beside_another_leaves_nothing_of_its_own(fs: Filesystem) -> None:
-    destination = fs.path / "site"
+    destination = fs.here / "site"
     porch, room, _ = _names_of(destination)
     # The writer in the porch ends first, then the one in the room.
     for early, late, left in ((0, 1, room), (1, 0, porch)):
@@ -208,13 +208,13 @@ def test_a_writer_that_ends_beside_another_leaves_nothing_of_its_own(fs: Filesys
         staged = [guard.__enter__() for guard in guards]
         assert (staged[0].parent, staged[1].parent.parent) == (porch, room)
         _end(guards[early])
-        assert set(fs.path.iterdir()) - {destination} == {left}
+        assert set(fs.here.iterdir()) - {destination} == {left}
         assert not staged[early].parent.exists()
         assert staged[late].is_dir()
-        assert atomik.sweep(fs.path) == []
+        assert atomik.sweep(fs.here) == []
         assert staged[late].is_dir()
         _end(guards[late])
-        assert set(fs.path.iterdir()) <= {destination}
+        assert set(fs.here.iterdir()) <= {destination}
 
 
 def _end(guard: AbstractContextManager[Path]) -> None:
@@ -227,7 +227,7 @@ def _end(guard: AbstractContextManager[Path]) -> None:
 def test_an_orphan_beside_a_living_slot_is_removed_and_the_living_one_stays(
     fs: Filesystem, orphan: str, remover: str
 ) -> None:
-    destination = fs.path / "site"
+    destination = fs.here / "site"
     porch, room, _ = _names_of(destination)
     with ExitStack() as undo:
         if orphan == "in the porch":
@@ -244,17 +244,17 @@ def test_an_orphan_beside_a_living_slot_is_removed_and_the_living_one_stays(
         (dead / "site" / "file").touch()
         _kill(killed)
         if remover == "sweep":
-            (found,) = atomik.sweep(fs.path)
+            (found,) = atomik.sweep(fs.here)
             assert (found.path, found.files, found.removed) == (dead, 1, True)
         else:
             with _rolled_back(destination):
                 pass
         assert not dead.exists()
         assert (staging / "file").exists()
-        assert set(fs.path.iterdir()) == {porch if orphan == "in the room" else room}
-        assert atomik.sweep(fs.path) == []
+        assert set(fs.here.iterdir()) == {porch if orphan == "in the room" else room}
+        assert atomik.sweep(fs.here) == []
         assert (staging / "file").exists()
-    assert os.listdir(fs.path) == ["site"]
+    assert os.listdir(fs.here) == ["site"]
 
 
 @contextmanager
@@ -268,7 +268,7 @@ def _rolled_back(destination: Path) -> Generator[Path, None, None]:
 
 
 def test_a_sweep_sees_every_orphan_of_a_room_by_its_path(fs: Filesystem) -> None:
-    destination = fs.path / "site"
+    destination = fs.here / "site"
     porch, room, _ = _names_of(destination)
     with ExitStack() as undo:
         programs = [undo.enter_context(_waiting(lambda: _folder(destination))) for _ in range(4)]
@@ -276,24 +276,24 @@ def test_a_sweep_sees_every_orphan_of_a_room_by_its_path(fs: Filesystem) -> None
         assert len(inside) == 3
         assert all(re.fullmatch(r"[0-9a-f]{16}", path.name) for path in inside)
         assert stat.S_IMODE(room.stat().st_mode) == 0o700
-        assert atomik.sweep(fs.path) == []
+        assert atomik.sweep(fs.here) == []
         for program in programs:
             _kill(program)
         for dry_run in (True, False):
-            found = atomik.sweep(fs.path, dry_run=dry_run)
+            found = atomik.sweep(fs.here, dry_run=dry_run)
             assert {orphan.path for orphan in found} == {porch, *inside}
             assert {orphan.removed for orphan in found} == {not dry_run}
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
 def test_a_room_with_nobody_in_it_is_an_orphan(fs: Filesystem) -> None:
-    _, room, _ = _names_of(fs.path / "site")
+    _, room, _ = _names_of(fs.here / "site")
     room.mkdir(0o700)
-    (seen,) = atomik.sweep(fs.path, dry_run=True)
+    (seen,) = atomik.sweep(fs.here, dry_run=True)
     assert (seen.path, seen.files, seen.removed) == (room, 0, False)
-    (found,) = atomik.sweep(fs.path)
+    (found,) = atomik.sweep(fs.here)
     assert (found.path, found.removed) == (room, True)
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
 def test_where_others_can_rename_a_room_has_a_mode_of_its_own(fs: Filesystem) -> None:
@@ -305,29 +305,29 @@ def test_where_others_can_rename_a_room_has_a_mode_of_its_own(fs: Filesystem) ->
 
 
 def test_a_glob_for_the_destinations_suffix_does_not_find_our_names(fs: Filesystem) -> None:
-    destination = fs.path / "table.parquet"
+    destination = fs.here / "table.parquet"
     with _folder(destination) as one, _rolled_back(destination) as two:
-        names = {path.name for path in fs.path.iterdir()}
+        names = {path.name for path in fs.here.iterdir()}
         assert names == {one.parent.name, two.parent.parent.name}
         assert all(name.endswith("~") for name in names)
         assert not fnmatch.filter(names, "*.parquet")
         assert not fnmatch.filter(os.listdir(one.parent) + os.listdir(two.parent.parent), "*~")
-    assert os.listdir(fs.path) == ["table.parquet"]
+    assert os.listdir(fs.here) == ["table.parquet"]
 
 
 @with_exchange
 def test_a_version_that_is_read_is_left_until_its_reader_has_gone(fs: Filesystem) -> None:
     (fs.folder("site") / "old").touch()
-    with _waiting(lambda: atomik.snapshot(fs.path / "site")):
-        with _folder(fs.path / "site"):
+    with _waiting(lambda: atomik.snapshot(fs.here / "site")):
+        with _folder(fs.here / "site"):
             pass
         for dry_run in (True, False):
-            assert atomik.sweep(fs.path, dry_run=dry_run) == []
-        assert (slot_names.porch(fs.path / "site") / "site" / "old").exists()
-    (found,) = atomik.sweep(fs.path)
-    expected = (slot_names.porch(fs.path / "site"), 1, True)
+            assert atomik.sweep(fs.here, dry_run=dry_run) == []
+        assert (slot_names.porch(fs.here / "site") / "site" / "old").exists()
+    (found,) = atomik.sweep(fs.here)
+    expected = (slot_names.porch(fs.here / "site"), 1, True)
     assert (found.path, found.files, found.removed) == expected
-    assert os.listdir(fs.path) == ["site"]
+    assert os.listdir(fs.here) == ["site"]
 
 
 @with_exchange
@@ -336,16 +336,16 @@ def test_a_version_that_is_read_in_a_room_goes_with_its_last_reader(
     fs: Filesystem, remover: str
 ) -> None:
     (fs.folder("site") / "old").touch()
-    porch, room, _ = _names_of(fs.path / "site")
-    with ExitStack() as undo, _folder(fs.path / "site"):
-        readers = [atomik.snapshot(fs.path / "site") for _ in range(2)]
+    porch, room, _ = _names_of(fs.here / "site")
+    with ExitStack() as undo, _folder(fs.here / "site"):
+        readers = [atomik.snapshot(fs.here / "site") for _ in range(2)]
         paths = [undo.enter_context(reader) for reader in readers]
-        with _folder(fs.path / "site"):
+        with _folder(fs.here / "site"):
             assert porch.exists()
         (slot,) = room.iterdir()
         assert (slot / "site" / "old").exists()
         for dry_run in (True, False):
-            assert atomik.sweep(fs.path, dry_run=dry_run) == []
+            assert atomik.sweep(fs.here, dry_run=dry_run) == []
         readers[0].__exit__(None, None, None)
         assert (paths[1] / "old").exists()
         assert (slot / "site" / "old").exists()
@@ -355,14 +355,14 @@ def test_a_version_that_is_read_in_a_room_goes_with_its_last_reader(
             # Without a look at what it leaves, as if it were killed.
             os.close(int(paths[1].name))
             if remover == "sweep":
-                (found,) = atomik.sweep(fs.path)
+                (found,) = atomik.sweep(fs.here)
                 assert (found.path, found.files, found.removed) == (slot, 1, True)
             else:
-                with _rolled_back(fs.path / "site"):
+                with _rolled_back(fs.here / "site"):
                     pass
         assert not room.exists()
         assert porch.exists()
-    assert os.listdir(fs.path) == ["site"]
+    assert os.listdir(fs.here) == ["site"]
 
 
 @pytest.mark.parametrize(("owner", "sweeper"), [(ROOT, NOBODY), (NOBODY, ROOT)], ids=User.label)
@@ -393,15 +393,15 @@ def test_a_folder_that_is_no_slot_is_left_where_others_can_rename(
 
 
 def test_another_users_room_is_left(fs: Filesystem) -> None:
-    room = slot_names.room(fs.path / "site", NOBODY.uid)
+    room = slot_names.room(fs.here / "site", NOBODY.uid)
     slot = room / "0123456789abcdef"
     (slot / "site").mkdir(parents=True)
-    before = tree(fs.path)
-    assert atomik.sweep(fs.path, older_than=0) == []
-    with _rolled_back(fs.path / "site"):
+    before = tree(fs.here)
+    assert atomik.sweep(fs.here, older_than=0) == []
+    with _rolled_back(fs.here / "site"):
         pass
-    assert tree(fs.path) == before
-    room.rename(fs.path / "room")
+    assert tree(fs.here) == before
+    room.rename(fs.here / "room")
 
 
 _LOOK_ALIKES: Final = [
@@ -416,8 +416,8 @@ _LOOK_ALIKES: Final = [
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_names_that_only_look_like_ours_are_left(tmp_path: Path, kind: str) -> None:
-    home = tmp_path / "home"
+def test_names_that_only_look_like_ours_are_left(here: Path, kind: str) -> None:
+    home = here / "home"
     home.mkdir()
     for name in _LOOK_ALIKES:
         if kind == "file":
@@ -429,7 +429,7 @@ def test_names_that_only_look_like_ours_are_left(tmp_path: Path, kind: str) -> N
     assert atomik.sweep(home, recursive=True, older_than=0) == []
     assert tree(home) == before
     for name in _LOOK_ALIKES:
-        (home / name).rename(tmp_path / name.replace("atomik", "kept"))
+        (home / name).rename(here / name.replace("atomik", "kept"))
 
 
 def test_things_of_another_kind_under_a_slots_name_are_left(fs: Filesystem) -> None:
@@ -445,20 +445,20 @@ def test_things_of_another_kind_under_a_slots_name_are_left(fs: Filesystem) -> N
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(f"/proc/self/fd/{parent}/{name(home / 'f').name}")
         os.close(parent)
-    before = tree(fs.path)
-    assert atomik.sweep(fs.path, recursive=True, older_than=0) == []
-    assert tree(fs.path) == before
+    before = tree(fs.here)
+    assert atomik.sweep(fs.here, recursive=True, older_than=0) == []
+    assert tree(fs.here) == before
     for path in home.iterdir():
         path.unlink()
 
 
 def test_folders_below_are_swept_only_if_asked(fs: Filesystem) -> None:
-    places = [fs.path, fs.path / "a", fs.path / "a" / "b", fs.path / "c"]
+    places = [fs.here, fs.here / "a", fs.here / "a" / "b", fs.here / "c"]
     for place in places:
         place.mkdir(exist_ok=True)
         _orphan(place / "site")
-    assert [orphan.path for orphan in atomik.sweep(fs.path)] == [slot_names.porch(fs.path / "site")]
-    found = [orphan.path for orphan in atomik.sweep(fs.path, recursive=True)]
+    assert [orphan.path for orphan in atomik.sweep(fs.here)] == [slot_names.porch(fs.here / "site")]
+    found = [orphan.path for orphan in atomik.sweep(fs.here, recursive=True)]
     assert sorted(found) == sorted(slot_names.porch(place / "site") for place in places[1:])
     assert fs.leftovers() == []
 
@@ -481,12 +481,12 @@ def test_symlinks_are_not_followed_and_mounts_not_crossed(fs: Filesystem) -> Non
 def test_an_orphan_holds_no_way_out(fs: Filesystem) -> None:
     precious = fs.folder("precious")
     (precious / "file").write_text("precious")
-    _orphan(fs.path / "site")
-    staged = slot_names.porch(fs.path / "site") / "site"
+    _orphan(fs.here / "site")
+    staged = slot_names.porch(fs.here / "site") / "site"
     (staged / "link").symlink_to(precious)
     (staged / "hard").hardlink_to(precious / "file")
     before = tree(precious)
-    (found,) = atomik.sweep(fs.path)
+    (found,) = atomik.sweep(fs.here)
     assert (found.removed, found.files) == (True, 4)
     assert tree(precious) == before
 
@@ -505,16 +505,16 @@ def test_what_an_ordinary_user_cannot_enter_is_passed_over(fs: Filesystem) -> No
 
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"], indirect=True)
 def test_what_resists_is_reported_as_not_removed(fs: Filesystem) -> None:
-    _orphan(fs.path / "site")
-    resisting = slot_names.porch(fs.path / "site") / "site" / "one"
+    _orphan(fs.here / "site")
+    resisting = slot_names.porch(fs.here / "site") / "site" / "one"
     fs.make_immutable(resisting)
-    (found,) = atomik.sweep(fs.path)
+    (found,) = atomik.sweep(fs.here)
     assert not found.removed
     assert resisting.exists()
     kernel.set_immutable(resisting, immutable=False)
-    (found,) = atomik.sweep(fs.path)
+    (found,) = atomik.sweep(fs.here)
     assert found.removed
-    assert os.listdir(fs.path) == []
+    assert os.listdir(fs.here) == []
 
 
 @pytest.mark.parametrize("kind", ["porch", "room", "lock", "file", "file in a room"])
@@ -546,25 +546,25 @@ def test_of_an_orphan_of_another_lock_domain_only_its_age_tells(fs: Filesystem, 
 
 
 def test_an_old_orphan_of_another_lock_domain_that_is_locked_here_is_left(fs: Filesystem) -> None:
-    slot = slot_names.foreign(fs.path / "site")
+    slot = slot_names.foreign(fs.here / "site")
     slot.mkdir(mode=0o700)
     _age(slot, 7200)
     reader = os.open(slot, os.O_RDONLY)
     fcntl.flock(reader, fcntl.LOCK_EX)
-    assert atomik.sweep(fs.path, older_than=3600) == []
+    assert atomik.sweep(fs.here, older_than=3600) == []
     os.close(reader)
-    assert len(atomik.sweep(fs.path, older_than=3600)) == 1
+    assert len(atomik.sweep(fs.here, older_than=3600)) == 1
 
 
 def test_age_does_not_matter_where_locks_tell(fs: Filesystem) -> None:
-    _orphan(fs.path / "site")
-    assert len(atomik.sweep(fs.path, older_than=1e9)) == 1
+    _orphan(fs.here / "site")
+    assert len(atomik.sweep(fs.here, older_than=1e9)) == 1
 
 
 @pytest.mark.parametrize("age", [-1, -0.001, float("nan"), float("inf"), 1e300])
-def test_an_age_that_is_none_is_a_value_error(tmp_path: Path, age: float) -> None:
+def test_an_age_that_is_none_is_a_value_error(here: Path, age: float) -> None:
     with pytest.raises(ValueError):
-        atomik.sweep(tmp_path, older_than=age)
+        atomik.sweep(here, older_than=age)
 
 
 @with_exchange
@@ -577,20 +577,20 @@ def test_a_displaced_version_that_is_to_be_a_backup_becomes_it(
     (fs.folder("site") / "new").touch()
     if previous:
         (fs.folder("site.bak") / "older").touch()
-    slot = slot_names.porch(fs.path / "site")
+    slot = slot_names.porch(fs.here / "site")
     if where == "room":
-        fs.folder(slot_names.room(fs.path / "site").name, 0o700)
-        slot = slot_names.room(fs.path / "site") / "0123456789abcdef"
+        fs.folder(slot_names.room(fs.here / "site").name, 0o700)
+        slot = slot_names.room(fs.here / "site") / "0123456789abcdef"
     slot.mkdir(0o700)
     (slot / "site").mkdir()
     (slot / "site" / "old").touch()
-    _mark(slot, staged=fs.path / "site", replaced=fs.path / "site.bak" if previous else None)
-    before = tree(fs.path)
-    assert len(atomik.sweep(fs.path, dry_run=True)) == 1
-    assert tree(fs.path) == before
-    (found,) = atomik.sweep(fs.path)
+    _mark(slot, staged=fs.here / "site", replaced=fs.here / "site.bak" if previous else None)
+    before = tree(fs.here)
+    assert len(atomik.sweep(fs.here, dry_run=True)) == 1
+    assert tree(fs.here) == before
+    (found,) = atomik.sweep(fs.here)
     assert found.removed
-    assert tree(fs.path).keys() == {"site", "site/new", "site.bak", "site.bak/old"}
+    assert tree(fs.here).keys() == {"site", "site/new", "site.bak", "site.bak/old"}
 
 
 def _mark(slot: Path, *, staged: Path, replaced: Path | None) -> None:
@@ -605,16 +605,16 @@ def test_a_backup_that_is_newer_is_not_replaced_by_an_orphan(
     fs: Filesystem, previous: bool
 ) -> None:
     (fs.folder("site") / "new").touch()
-    slot = fs.folder(slot_names.porch(fs.path / "site").name, 0o700)
+    slot = fs.folder(slot_names.porch(fs.here / "site").name, 0o700)
     (slot / "site").mkdir()
     replaced = fs.folder("older")
-    _mark(slot, staged=fs.path / "site", replaced=replaced if previous else None)
+    _mark(slot, staged=fs.here / "site", replaced=replaced if previous else None)
     # Meanwhile somebody else has made a backup.
     (fs.folder("site.bak") / "newer").touch()
-    (found,) = atomik.sweep(fs.path)
+    (found,) = atomik.sweep(fs.here)
     assert found.removed
     expected = {"older", "site", "site/new", "site.bak", "site.bak/newer"}
-    assert tree(fs.path).keys() == expected
+    assert tree(fs.here).keys() == expected
 
 
 @with_exchange
@@ -622,23 +622,23 @@ def test_a_staged_version_is_never_taken_for_a_displaced_one(fs: Filesystem) -> 
     # What is left when a writer is killed between the mark and the exchange.
     (fs.folder("site") / "old").touch()
     (fs.folder("site.bak") / "older").touch()
-    slot = fs.folder(slot_names.porch(fs.path / "site").name, 0o700)
+    slot = fs.folder(slot_names.porch(fs.here / "site").name, 0o700)
     (slot / "site").mkdir()
-    _mark(slot, staged=slot / "site", replaced=fs.path / "site.bak")
-    (found,) = atomik.sweep(fs.path)
+    _mark(slot, staged=slot / "site", replaced=fs.here / "site.bak")
+    (found,) = atomik.sweep(fs.here)
     assert found.removed
-    assert tree(fs.path).keys() == {"site", "site/old", "site.bak", "site.bak/older"}
+    assert tree(fs.here).keys() == {"site", "site/old", "site.bak", "site.bak/older"}
 
 
 @pytest.mark.parametrize(
     ("name", "number"), [("missing", errno.ENOENT), ("file", errno.ENOTDIR)], ids=str
 )
-def test_what_is_no_folder_is_an_error(tmp_path: Path, name: str, number: int) -> None:
-    (tmp_path / "file").touch()
+def test_what_is_no_folder_is_an_error(here: Path, name: str, number: int) -> None:
+    (here / "file").touch()
     with pytest.raises(OSError) as raised:
-        atomik.sweep(tmp_path / name)
+        atomik.sweep(here / name)
     assert raised.value.errno == number
-    assert raised.value.filename == os.fspath(tmp_path / name)
+    assert raised.value.filename == os.fspath(here / name)
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(fs: Filesystem) -> None:
@@ -648,35 +648,35 @@ def test_a_folder_that_cannot_be_read_is_an_error(fs: Filesystem) -> None:
     assert raised.value.filename == os.fspath(secret)
 
 
-def test_paths_of_any_type_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    spellings: list[Any] = [".", b".", Path(), str(tmp_path), os.fsencode(tmp_path), tmp_path]
+def test_paths_of_any_type_are_taken(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(here)
+    spellings: list[Any] = [".", b".", Path(), str(here), os.fsencode(here), here]
     for spelling in spellings:
-        _orphan(tmp_path / "site")
+        _orphan(here / "site")
         (found,) = atomik.sweep(spelling)
-        assert found.path == Path(os.fsdecode(spelling)) / slot_names.porch(tmp_path / "site").name
+        assert found.path == Path(os.fsdecode(spelling)) / slot_names.porch(here / "site").name
         assert found.removed
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(here) == []
 
 
-def test_an_orphan_shows_what_it_is(tmp_path: Path) -> None:
-    _orphan(tmp_path / "site")
-    (found,) = atomik.sweep(tmp_path)
+def test_an_orphan_shows_what_it_is(here: Path) -> None:
+    _orphan(here / "site")
+    (found,) = atomik.sweep(here)
     expected = (
-        rf"Orphan\(path=\"{re.escape(str(slot_names.porch(tmp_path / 'site')))}\", bytes={found.bytes}, files=2, "
+        rf"Orphan\(path=\"{re.escape(str(slot_names.porch(here / 'site')))}\", bytes={found.bytes}, files=2, "
         r"age=\d+\.\d, removed=True\)"
     )
     assert re.fullmatch(expected, repr(found))
     assert found == found
-    assert found != atomik.sweep(tmp_path)
+    assert found != atomik.sweep(here)
 
 
-def test_thousands_of_orphans_go_in_one_sweep(tmp_path: Path) -> None:
+def test_thousands_of_orphans_go_in_one_sweep(here: Path) -> None:
     for number in range(3000):
-        slot = slot_names.porch(tmp_path / f"{number}")
+        slot = slot_names.porch(here / f"{number}")
         (slot / f"{number}").mkdir(parents=True, mode=0o700)
-    assert len(atomik.sweep(tmp_path)) == 3000
-    assert os.listdir(tmp_path) == []
+    assert len(atomik.sweep(here)) == 3000
+    assert os.listdir(here) == []
 
 
 @with_exchange
@@ -686,9 +686,9 @@ def test_writers_and_sweeps_do_not_disturb_each_other(fs: Filesystem) -> None:
     def job(number: int, say: Say, _: Wait) -> None:
         for turn in range(15):
             if number % 4 == 3:
-                atomik.sweep(fs.path)
+                atomik.sweep(fs.here)
                 continue
-            with atomik.folder(fs.path / "site", overwrite=True, durability="none") as staging:
+            with atomik.folder(fs.here / "site", overwrite=True, durability="none") as staging:
                 for name in "abc":
                     (staging / name).write_text(f"{number} {turn}")
         say("done")
@@ -696,5 +696,5 @@ def test_writers_and_sweeps_do_not_disturb_each_other(fs: Filesystem) -> None:
     with crowd(job, processes=4, threads=2) as writers:
         said = writers.finish()
     assert said == ["done"] * 8
-    assert len({(fs.path / "site" / name).read_text() for name in "abc"}) == 1
-    assert os.listdir(fs.path) == ["site"]
+    assert len({(fs.here / "site" / name).read_text() for name in "abc"}) == 1
+    assert os.listdir(fs.here) == ["site"]

@@ -80,18 +80,18 @@ def _flushes(syncs: list[Call]) -> list[str]:
 def test_a_durable_file_takes_one_flush_where_the_journal_makes_it_enough(
     fs: Filesystem, kind: str
 ) -> None:
-    content, parent = _syncs(fs.path, kind)
+    content, parent = _syncs(fs.here, kind)
     assert (content.name, parent.name) == (_RANGE, "fsync")
     waits = "SYNC_FILE_RANGE_WAIT_BEFORE|SYNC_FILE_RANGE_WRITE|SYNC_FILE_RANGE_WAIT_AFTER"
     assert f", 0, 0, {waits}) = 0" in content.text
-    assert parent.first_path == os.fspath(fs.path)
+    assert parent.first_path == os.fspath(fs.here)
 
 
 @pytest.mark.parametrize("fs", _ONE_FLUSH, indirect=True)
 def test_a_folder_of_few_files_takes_one_flush_there(fs: Filesystem) -> None:
-    syncs = _syncs(fs.path, "folder")
+    syncs = _syncs(fs.here, "folder")
     assert _flushes(syncs) == ["fsync"]
-    assert syncs[-1].first_path == os.fspath(fs.path)
+    assert syncs[-1].first_path == os.fspath(fs.here)
     # Both files are on their way before the first is waited for.
     waits = ["WAIT_AFTER" in call.text for call in syncs[:-1]]
     assert waits == [False, False, True, True]
@@ -99,7 +99,7 @@ def test_a_folder_of_few_files_takes_one_flush_there(fs: Filesystem) -> None:
 
 def _others_have_to_write(fs: Filesystem, mebibytes: int) -> None:
     """Says so to all programs of the test, whatever this machine has to write."""
-    table = fs.path / "meminfo"
+    table = fs.here / "meminfo"
     table.write_text(f"Dirty: {mebibytes << 10} kB\nWriteback: 0 kB\n")
     fs.bind(table, Path("/proc/meminfo"))
 
@@ -108,7 +108,7 @@ def _others_have_to_write(fs: Filesystem, mebibytes: int) -> None:
 def test_a_folder_of_many_files_takes_one_flush_there_and_does_not_wait_for_others(
     fs: Filesystem,
 ) -> None:
-    syncs = _syncs(fs.path, "folder", files=150)
+    syncs = _syncs(fs.here, "folder", files=150)
     assert _flushes(syncs) == ["fsync"]
     assert len([call for call in syncs if "WAIT_AFTER" in call.text]) == 150
 
@@ -119,7 +119,7 @@ _WITH_SYNCFS: Final = ("btrfs", "overlay", "ext2", "ext4 without a journal")
 @pytest.mark.parametrize("fs", _WITH_SYNCFS, indirect=True)
 def test_many_files_are_synced_at_once(fs: Filesystem) -> None:
     _others_have_to_write(fs, 0)
-    assert [call.name for call in _syncs(fs.path, "folder", files=5)] == ["syncfs", "fsync"]
+    assert [call.name for call in _syncs(fs.here, "folder", files=5)] == ["syncfs", "fsync"]
 
 
 @pytest.mark.parametrize("fs", ["ext4", "xfs"], indirect=True)
@@ -128,28 +128,28 @@ def test_without_one_flush_many_files_are_synced_at_once_there_too(
 ) -> None:
     monkeypatch.setenv("ATOMIK_SINGLE_FLUSH", "0")
     _others_have_to_write(fs, 0)
-    assert [call.name for call in _syncs(fs.path, "folder", files=5)] == ["syncfs", "fsync"]
+    assert [call.name for call in _syncs(fs.here, "folder", files=5)] == ["syncfs", "fsync"]
 
 
 @pytest.mark.parametrize("fs", _WITH_SYNCFS, indirect=True)
 def test_few_files_are_synced_by_themselves(fs: Filesystem) -> None:
-    syncs = _syncs(fs.path, "folder", files=4)
+    syncs = _syncs(fs.here, "folder", files=4)
     # Four files, two folders, and the parent.
     assert _flushes(syncs) == ["fsync"] * 7
-    assert syncs[-1].first_path == os.fspath(fs.path)
+    assert syncs[-1].first_path == os.fspath(fs.here)
 
 
 @pytest.mark.parametrize("fs", _WITH_SYNCFS, indirect=True)
 def test_files_are_synced_by_themselves_if_others_have_more_to_write(fs: Filesystem) -> None:
     _others_have_to_write(fs, 100)
-    assert _flushes(_syncs(fs.path, "folder", files=90)) == ["fsync"] * 93
-    assert _flushes(_syncs(fs.path, "folder", files=110)) == ["syncfs", "fsync"]
+    assert _flushes(_syncs(fs.here, "folder", files=90)) == ["fsync"] * 93
+    assert _flushes(_syncs(fs.here, "folder", files=110)) == ["syncfs", "fsync"]
 
 
 @pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
 @pytest.mark.parametrize("files", [2, 200])
 def test_in_memory_one_call_is_enough(fs: Filesystem, files: int) -> None:
-    assert [call.name for call in _syncs(fs.path, "folder", files=files)] == ["syncfs", "fsync"]
+    assert [call.name for call in _syncs(fs.here, "folder", files=files)] == ["syncfs", "fsync"]
 
 
 @pytest.mark.parametrize("fs", ["bindfs"], indirect=True)
@@ -157,7 +157,7 @@ def test_in_memory_one_call_is_enough(fs: Filesystem, files: int) -> None:
 def test_where_syncfs_does_nothing_every_file_is_synced(fs: Filesystem, files: int) -> None:
     """A FUSE server answers success to syncfs(2), and never hears of it."""
     program = _PROGRAM.replace("commit()\nmark()\ncommit()", "mark()\ncommit()")
-    [calls] = calls_between_marks(program, fs.path, "folder", "full", str(files))
+    [calls] = calls_between_marks(program, fs.here, "folder", "full", str(files))
     syncs = [call for call in calls if call.name in _SYNCS]
     assert _flushes(syncs) == ["fsync"] * (files + 3)
 
@@ -165,7 +165,7 @@ def test_where_syncfs_does_nothing_every_file_is_synced(fs: Filesystem, files: i
 @pytest.mark.parametrize("kind", ["write_bytes", "folder"])
 @pytest.mark.parametrize("fs", _ONE_FLUSH, indirect=True)
 def test_ordered_takes_no_flush_there(fs: Filesystem, kind: str) -> None:
-    syncs = _syncs(fs.path, kind, "ordered")
+    syncs = _syncs(fs.here, kind, "ordered")
     assert syncs
     assert _flushes(syncs) == []
 
@@ -173,9 +173,9 @@ def test_ordered_takes_no_flush_there(fs: Filesystem, kind: str) -> None:
 @pytest.mark.parametrize("kind", ["write_bytes", "file", "path"])
 @pytest.mark.parametrize("fs", _NOT_KNOWN, indirect=True)
 def test_a_durable_file_takes_two_syncs_everywhere_else(fs: Filesystem, kind: str) -> None:
-    syncs = _syncs(fs.path, kind)
+    syncs = _syncs(fs.here, kind)
     assert _flushes(syncs) == [call.name for call in syncs] == ["fsync", "fsync"]
-    assert atomik.probe(fs.path).single_flush is False
+    assert atomik.probe(fs.here).single_flush is False
 
 
 @pytest.mark.parametrize("value", ["0", "1"])
@@ -184,7 +184,7 @@ def test_the_environment_switches_one_flush_off(
     fs: Filesystem, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATOMIK_SINGLE_FLUSH", value)
-    names = [call.name for call in _syncs(fs.path, "write_bytes")]
+    names = [call.name for call in _syncs(fs.here, "write_bytes")]
     assert names == (["fsync", "fsync"] if value == "0" else [_RANGE, "fsync"])
 
 
@@ -192,7 +192,7 @@ def test_the_environment_switches_one_flush_off(
 def test_nothing_is_synced_unasked(fs: Filesystem, kind: str) -> None:
     if kind == "folder" and not fs.flags & kernel.EXCHANGE:
         pytest.skip("a folder cannot be replaced here")
-    assert _syncs(fs.path, kind, "none") == []
+    assert _syncs(fs.here, kind, "none") == []
 
 
 @pytest.mark.parametrize("overloaded", [False, True])
@@ -203,13 +203,13 @@ def test_a_large_folder_is_synced_with_few_descriptors(fs: Filesystem, overloade
     def commit() -> int:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-        with atomik.folder(fs.path / "new", overwrite=True) as folder:
+        with atomik.folder(fs.here / "new", overwrite=True) as folder:
             inner = folder
             for _ in range(50):
                 inner /= "deeper"
                 inner.mkdir()
             for number in range(600):
                 (inner / str(number)).touch()
-        return sum(len(files) for _, _, files in os.walk(fs.path / "new"))
+        return sum(len(files) for _, _, files in os.walk(fs.here / "new"))
 
     assert run_as(ROOT, commit) == 600

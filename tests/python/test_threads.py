@@ -23,9 +23,9 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @contextmanager
-def own_folder(tmp_path: Path) -> Generator[Path, None, None]:
+def own_folder(here: Path) -> Generator[Path, None, None]:
     """Makes a folder for one run of a test, of however many in parallel; nothing is left in it."""
-    with tempfile.TemporaryDirectory(dir=tmp_path) as name:
+    with tempfile.TemporaryDirectory(dir=here) as name:
         folder = Path(name)
         yield folder
         assert leftovers(folder) == []
@@ -74,8 +74,8 @@ def fill(staging: Any) -> None:
         staging.write_text("new")
 
 
-def test_a_file_is_published_and_replaced(tmp_path: Path) -> None:
-    with own_folder(tmp_path) as folder:
+def test_a_file_is_published_and_replaced(here: Path) -> None:
+    with own_folder(here) as folder:
         for version in ("old", "new"):
             with atomik.file(folder / "file", overwrite=True, durability="none") as staging:
                 staging.write(version)
@@ -83,8 +83,8 @@ def test_a_file_is_published_and_replaced(tmp_path: Path) -> None:
         assert os.listdir(folder) == ["file"]
 
 
-def test_a_folder_is_published_and_replaced(tmp_path: Path) -> None:
-    with own_folder(tmp_path) as folder:
+def test_a_folder_is_published_and_replaced(here: Path) -> None:
+    with own_folder(here) as folder:
         for version in ("old", "new"):
             with atomik.folder(folder / "site", overwrite=True, durability="none") as staging:
                 (staging / version).touch()
@@ -92,8 +92,8 @@ def test_a_folder_is_published_and_replaced(tmp_path: Path) -> None:
         assert os.listdir(folder) == ["site"]
 
 
-def test_an_existing_destination_is_refused(tmp_path: Path) -> None:
-    with own_folder(tmp_path) as folder:
+def test_an_existing_destination_is_refused(here: Path) -> None:
+    with own_folder(here) as folder:
         (folder / "file").write_text("old")
         with pytest.raises(atomik.FileAlreadyExistsError) as caught:
             atomik.write_text(folder / "file", "new", durability="none")
@@ -101,8 +101,8 @@ def test_an_existing_destination_is_refused(tmp_path: Path) -> None:
         assert (folder / "file").read_text() == "old"
 
 
-def test_an_exception_discards(tmp_path: Path) -> None:
-    with own_folder(tmp_path) as folder:
+def test_an_exception_discards(here: Path) -> None:
+    with own_folder(here) as folder:
         for make in MAKING:
             guard = make(folder)
             with suppress(KeyError), guard as staging:
@@ -112,8 +112,8 @@ def test_an_exception_discards(tmp_path: Path) -> None:
         assert os.listdir(folder) == []
 
 
-def test_two_paths_are_exchanged(tmp_path: Path) -> None:
-    with own_folder(tmp_path) as folder:
+def test_two_paths_are_exchanged(here: Path) -> None:
+    with own_folder(here) as folder:
         (folder / "a").write_text("a")
         (folder / "b").mkdir()
         atomik.exchange(folder / "a", folder / "b")
@@ -122,8 +122,8 @@ def test_two_paths_are_exchanged(tmp_path: Path) -> None:
         assert sorted(os.listdir(folder)) == ["a", "c"]
 
 
-def test_one_destination_takes_all_of_many_replacing_threads(tmp_path: Path) -> None:
-    with own_folder(tmp_path) as folder:
+def test_one_destination_takes_all_of_many_replacing_threads(here: Path) -> None:
+    with own_folder(here) as folder:
 
         def publish(number: int) -> None:
             with atomik.folder(folder / "site", overwrite=True, durability="none") as staging:
@@ -136,8 +136,8 @@ def test_one_destination_takes_all_of_many_replacing_threads(tmp_path: Path) -> 
         assert os.listdir(folder) == ["site"]
 
 
-def test_one_destination_takes_one_of_many_creating_threads(tmp_path: Path) -> None:
-    with own_folder(tmp_path) as folder:
+def test_one_destination_takes_one_of_many_creating_threads(here: Path) -> None:
+    with own_folder(here) as folder:
 
         def publish(number: int) -> str:
             return outcome(
@@ -149,8 +149,8 @@ def test_one_destination_takes_one_of_many_creating_threads(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("number", range(4), ids=["text", "bytes", "folder", "path"])
-def test_one_thread_enters_a_shared_guard(tmp_path: Path, number: int) -> None:
-    with own_folder(tmp_path) as folder:
+def test_one_thread_enters_a_shared_guard(here: Path, number: int) -> None:
+    with own_folder(here) as folder:
         guard = MAKING[number](folder)
         outcomes = at_once(lambda _: outcome(guard.__enter__))
         assert Counter(outcomes) == {"success": 1, "RuntimeError": THREADS - 1}
@@ -159,8 +159,8 @@ def test_one_thread_enters_a_shared_guard(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(4), ids=["text", "bytes", "folder", "path"])
-def test_one_thread_commits_a_shared_guard(tmp_path: Path, number: int) -> None:
-    with own_folder(tmp_path) as folder:
+def test_one_thread_commits_a_shared_guard(here: Path, number: int) -> None:
+    with own_folder(here) as folder:
         guard = MAKING[number](folder)
         fill(guard.__enter__())
         outcomes = at_once(lambda _: outcome(guard.commit))
@@ -170,9 +170,9 @@ def test_one_thread_commits_a_shared_guard(tmp_path: Path, number: int) -> None:
 
 
 @pytest.mark.parametrize("number", range(4), ids=["text", "bytes", "folder", "path"])
-def test_one_thread_ends_a_shared_guard_in_one_way(tmp_path: Path, number: int) -> None:
+def test_one_thread_ends_a_shared_guard_in_one_way(here: Path, number: int) -> None:
     """Commits and rollbacks race: one of them happens, and only that one."""
-    with own_folder(tmp_path) as folder:
+    with own_folder(here) as folder:
         guard = MAKING[number](folder)
         fill(guard.__enter__())
 
@@ -187,8 +187,8 @@ def test_one_thread_ends_a_shared_guard_in_one_way(tmp_path: Path, number: int) 
         assert os.listdir(folder) == [guard.destination.name] * guard.committed
 
 
-def test_a_guard_is_looked_at_while_others_end_it(tmp_path: Path) -> None:
-    with own_folder(tmp_path) as folder:
+def test_a_guard_is_looked_at_while_others_end_it(here: Path) -> None:
+    with own_folder(here) as folder:
         for make in MAKING:
             guard = make(folder)
             fill(guard.__enter__())
@@ -210,11 +210,11 @@ def test_a_guard_is_looked_at_while_others_end_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.thread_unsafe(reason="changes how often the interpreter switches threads")
-def test_threads_that_switch_all_the_time_do_not_block_each_other(tmp_path: Path) -> None:
+def test_threads_that_switch_all_the_time_do_not_block_each_other(here: Path) -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        with own_folder(tmp_path) as folder:
+        with own_folder(here) as folder:
 
             def work(number: int) -> None:
                 for make in MAKING:
@@ -236,9 +236,9 @@ def test_threads_that_switch_all_the_time_do_not_block_each_other(tmp_path: Path
         sys.setswitchinterval(interval)
 
 
-def test_a_thread_that_waits_for_the_kernel_lets_the_others_run(tmp_path: Path) -> None:
+def test_a_thread_that_waits_for_the_kernel_lets_the_others_run(here: Path) -> None:
     """The syncs of many threads and Python code in others end together, whatever holds the GIL."""
-    with own_folder(tmp_path) as folder:
+    with own_folder(here) as folder:
 
         def work(number: int) -> None:
             if number % 2:

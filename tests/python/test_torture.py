@@ -37,7 +37,7 @@ def rng() -> random.Random:
 def test_no_update_is_lost_no_reader_sees_a_mix_and_one_sweep_cleans_up(
     fs: Filesystem, rng: random.Random
 ) -> None:
-    torture = Torture(fs.path / "destination", rng)
+    torture = Torture(fs.here / "destination", rng)
     torture.run(SECONDS)
     left = sorted(fs.leftovers())
     final = read(torture.destination)
@@ -55,6 +55,6 @@ def test_no_update_is_lost_no_reader_sees_a_mix_and_one_sweep_cleans_up(
     # It is ahead only by commits that were killed between their publish and their report.
     assert (lines - reported).total() <= torture.kills["writer"]
 
-    atomik.sweep(fs.path)
-    assert os.listdir(fs.path) == ["destination"]
+    atomik.sweep(fs.here)
+    assert os.listdir(fs.here) == ["destination"]
     assert read(torture.destination) == final

@@ -57,17 +57,17 @@ CHECKERS: Final = {
 
 
 @pytest.mark.parametrize("checker", CHECKERS)
-def test_a_checker_passes_what_works_and_finds_what_does_not(checker: str, tmp_path: Path) -> None:
+def test_a_checker_passes_what_works_and_finds_what_does_not(checker: str, here: Path) -> None:
     program, *options = CHECKERS[checker]
     if not (tool := Path(sys.executable).with_name(program)).exists():
         pytest.skip(f"{program} is not installed")
     lines = [*RIGHT.splitlines(), *WRONG.values()]
-    (tmp_path / "it.py").write_text("\n".join(lines) + "\n")
-    (tmp_path / "pyrightconfig.json").write_text("{}")
+    (here / "it.py").write_text("\n".join(lines) + "\n")
+    (here / "pyrightconfig.json").write_text("{}")
     where = os.fspath(Path(atomik.__file__).parents[1])
     done = subprocess.run(
         [tool, *options, "it.py"],
-        cwd=tmp_path,
+        cwd=here,
         env={**os.environ, "MYPYPATH": "", "PYTHONPATH": where},
         capture_output=True,
         text=True,
@@ -83,19 +83,19 @@ def test_a_checker_passes_what_works_and_finds_what_does_not(checker: str, tmp_p
     assert found == set(range(first, first + len(WRONG))), output
 
 
-def test_the_modes_of_the_types_are_those_that_work(tmp_path: Path) -> None:
+def test_the_modes_of_the_types_are_those_that_work(here: Path) -> None:
     modes: list[atomik.OpenMode] = [
         mode for part in get_args(atomik.OpenMode) for mode in get_args(part)
     ]
     assert len(modes) == len(set(modes))
     assert {"w", "wb", "x", "a", "r+", "rb+"} <= set(modes)
-    (tmp_path / "there").touch()
+    (here / "there").touch()
     for mode in modes:
-        name = tmp_path / ("new" if "x" in mode else "there")
+        name = here / ("new" if "x" in mode else "there")
         with pytest.raises(LookupError), atomik.file(name, mode, overwrite="x" not in mode) as f:
             assert f.writable()
             assert f.readable() == ("+" in mode)
             raise LookupError
     for wrong in ("r", "rb", "rt", "q"):
         with pytest.raises(ValueError, match=wrong):
-            atomik.file(tmp_path / "x", cast("atomik.OpenMode", wrong))
+            atomik.file(here / "x", cast("atomik.OpenMode", wrong))

@@ -116,7 +116,7 @@ def test_nothing_in_staging_is_the_published_file(fs: Filesystem) -> None:
     TREES["hard links"](destination)
     (destination / "inner").mkdir()
     (destination / "inner" / "file").write_text("old")
-    (fs.path / "beside").hardlink_to(destination / "inner" / "file")
+    (fs.here / "beside").hardlink_to(destination / "inner" / "file")
     before = describe(destination)
     with pytest.raises(LookupError), _update(destination) as staging:
         for path in staging.rglob("*"):
@@ -127,7 +127,7 @@ def test_nothing_in_staging_is_the_published_file(fs: Filesystem) -> None:
         assert describe(destination) == before
         raise LookupError
     assert describe(destination) == before
-    assert (fs.path / "beside").read_text() == "old"
+    assert (fs.here / "beside").read_text() == "old"
 
 
 @with_exchange
@@ -281,7 +281,7 @@ def test_ctrl_c_in_a_clone_leaves_nothing(fs: Filesystem, nth: int) -> None:
     assert "interrupted" in said
     assert "in the body" not in said
     assert describe(destination) == before
-    assert os.listdir(fs.path) == ["site"]
+    assert os.listdir(fs.here) == ["site"]
 
 
 _PEAK: Final = """
@@ -311,10 +311,10 @@ def test_memory_does_not_grow_with_the_tree(fs: Filesystem, width: int) -> None:
 
 def _socket(fs: Filesystem, path: Path) -> None:
     # A socket's address has room for 107 bytes.
-    (fs.path / "s").symlink_to(path.parent)
+    (fs.here / "s").symlink_to(path.parent)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(os.fspath(fs.path / "s" / path.name))
-    (fs.path / "s").unlink()
+        listener.bind(os.fspath(fs.here / "s" / path.name))
+    (fs.here / "s").unlink()
 
 
 def _device(_: Filesystem, path: Path) -> None:
@@ -332,8 +332,8 @@ def _mounted_folder(fs: Filesystem, path: Path) -> None:
 
 def _mounted_file(fs: Filesystem, path: Path) -> None:
     path.write_text("below")
-    (fs.path / "source").write_text("mounted")
-    fs.bind(fs.path / "source", path)
+    (fs.here / "source").write_text("mounted")
+    fs.bind(fs.here / "source", path)
 
 
 def _mounted_filesystem(fs: Filesystem, path: Path) -> None:
@@ -368,14 +368,14 @@ def test_what_cannot_be_cloned_is_named_before_the_body(
     for name in range(200):
         (destination / "a" / f"{name}").write_text("old")
     make(fs, destination / place)
-    there = set(os.listdir(fs.path))
+    there = set(os.listdir(fs.here))
     with pytest.raises(OSError) as raised:
         with opening(destination, update=True):
             pytest.fail("the body ran")
     assert raised.value.errno == number
     assert raised.value.filename == os.fspath(destination / place)
     assert word in str(raised.value)
-    assert set(os.listdir(fs.path)) == there
+    assert set(os.listdir(fs.here)) == there
     assert (destination / "a" / "7").read_text() == "old"
 
 
@@ -420,14 +420,14 @@ def test_an_ordinary_user_owns_the_copies_of_foreign_files_and_gets_no_set_id_bi
 
 
 def test_an_update_of_nothing_starts_empty(fs: Filesystem) -> None:
-    with _update(fs.path / "site") as staging:
+    with _update(fs.here / "site") as staging:
         assert os.listdir(staging) == []
         (staging / "file").write_text("new")
-    assert (fs.path / "site" / "file").read_text() == "new"
-    with atomik.path(fs.path / "table.csv", update=True) as staging:
+    assert (fs.here / "site" / "file").read_text() == "new"
+    with atomik.path(fs.here / "table.csv", update=True) as staging:
         assert not os.path.lexists(staging)
         staging.write_text("new")
-    assert (fs.path / "table.csv").read_text() == "new"
+    assert (fs.here / "table.csv").read_text() == "new"
 
 
 @with_exchange
@@ -442,7 +442,7 @@ def test_a_path_starts_from_a_clone_of_the_folder(fs: Filesystem) -> None:
 
 
 def test_a_path_starts_from_a_copy_of_the_file(fs: Filesystem) -> None:
-    destination = fs.path / "table.csv"
+    destination = fs.here / "table.csv"
     destination.write_text("old")
     destination.chmod(0o640)
     with atomik.path(destination, update=True) as staging:
@@ -459,10 +459,10 @@ def test_without_an_exchange_an_update_of_a_folder_is_refused_before_the_body(
     fs: Filesystem, opening: Any
 ) -> None:
     (fs.folder("site") / "file").write_text("old")
-    with pytest.raises(atomik.UnsupportedFilesystemError), opening(fs.path / "site", update=True):
+    with pytest.raises(atomik.UnsupportedFilesystemError), opening(fs.here / "site", update=True):
         pytest.fail("the body ran")
-    assert os.listdir(fs.path) == ["site"]
-    assert (fs.path / "site" / "file").read_text() == "old"
+    assert os.listdir(fs.here) == ["site"]
+    assert (fs.here / "site" / "file").read_text() == "old"
 
 
 @pytest.mark.parametrize("fs", ["overlay"], indirect=True)
@@ -477,23 +477,23 @@ def test_a_folder_of_an_overlays_lower_layer_is_refused_before_the_body(fs: File
 @with_exchange
 def test_a_path_to_a_symlink_is_followed_only_if_asked(fs: Filesystem) -> None:
     (fs.folder("target") / "file").write_text("old")
-    (fs.path / "link").symlink_to("target")
-    with pytest.raises(OSError) as raised, _update(fs.path / "link"):
+    (fs.here / "link").symlink_to("target")
+    with pytest.raises(OSError) as raised, _update(fs.here / "link"):
         pytest.fail("the body ran")
     assert raised.value.errno in (errno.ELOOP, errno.ENOTDIR)
     assert "follow_symlinks" in str(raised.value)
-    with _update(fs.path / "link", follow_symlinks=True) as staging:
+    with _update(fs.here / "link", follow_symlinks=True) as staging:
         assert (staging / "file").read_text() == "old"
         (staging / "file").write_text("new")
-    assert os.readlink(fs.path / "link") == "target"
-    assert (fs.path / "target" / "file").read_text() == "new"
+    assert os.readlink(fs.here / "link") == "target"
+    assert (fs.here / "target" / "file").read_text() == "new"
 
 
 def test_a_file_is_not_updated_as_a_folder(fs: Filesystem) -> None:
-    (fs.path / "file").write_text("old")
-    with pytest.raises(NotADirectoryError), _update(fs.path / "file"):
+    (fs.here / "file").write_text("old")
+    with pytest.raises(NotADirectoryError), _update(fs.here / "file"):
         pytest.fail("the body ran")
-    assert (fs.path / "file").read_text() == "old"
+    assert (fs.here / "file").read_text() == "old"
 
 
 @with_exchange

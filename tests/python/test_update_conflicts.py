@@ -188,7 +188,7 @@ def _is_refused(editor: Editor, other: Callable[[Path], None], destination: Path
 def test_an_edit_of_a_file_that_somebody_has_replaced_is_refused(
     fs: Filesystem, editor: Editor, other: Callable[[Path], None]
 ) -> None:
-    destination = fs.path / "file"
+    destination = fs.here / "file"
     destination.write_text("old")
     _is_refused(editor, other, destination)
 
@@ -208,7 +208,7 @@ def test_an_update_of_a_folder_that_somebody_has_replaced_is_refused(
 def test_a_file_that_appears_where_there_was_nothing_is_a_conflict(
     fs: Filesystem, name: str
 ) -> None:
-    _is_refused(FILES[name], _write, fs.path / "file")
+    _is_refused(FILES[name], _write, fs.here / "file")
 
 
 @pytest.mark.parametrize("editor", FOLDERS.values(), ids=FOLDERS)
@@ -221,7 +221,7 @@ def test_a_folder_that_appears_where_there_was_nothing_is_a_conflict(
 
     if fs.name == "bindfs":
         pytest.skip("without RENAME_NOREPLACE an empty folder cannot be told from nothing")
-    _is_refused(editor, appear, fs.path / "site")
+    _is_refused(editor, appear, fs.here / "site")
 
 
 @with_exchange
@@ -233,7 +233,7 @@ def test_of_two_edits_of_one_version_the_first_to_commit_stands(
     # Of each kind with each: they enter in one order, and end in the same or the other one.
     for one in editors.values():
         for other in editors.values():
-            destination = fs.path / "destination"
+            destination = fs.here / "destination"
             if editors is FOLDERS:
                 destination.mkdir()
             else:
@@ -251,8 +251,8 @@ def test_of_two_edits_of_one_version_the_first_to_commit_stands(
             assert f"word {first}" in str(stands)
             shutil.rmtree(destination) if destination.is_dir() else destination.unlink()
             # The backup of an empty folder is one, too.
-            shutil.rmtree(fs.path / "backup", ignore_errors=True)
-    assert os.listdir(fs.path) == []
+            shutil.rmtree(fs.here / "backup", ignore_errors=True)
+    assert os.listdir(fs.here) == []
 
 
 @with_exchange
@@ -272,13 +272,13 @@ def test_a_version_that_went_and_came_back_is_the_same_version(fs: Filesystem) -
     destination = fs.folder("site")
     with atomik.folder(destination, update=True, durability="none") as staging:
         (staging / "mine").touch()
-        destination.rename(fs.path / "away")
-        (fs.path / "away").rename(destination)
+        destination.rename(fs.here / "away")
+        (fs.here / "away").rename(destination)
     assert os.listdir(destination) == ["mine"]
 
 
 def test_a_plain_replacement_asks_for_no_version(fs: Filesystem) -> None:
-    destination = fs.path / "file"
+    destination = fs.here / "file"
     destination.write_text("old")
     with atomik.file(destination, overwrite=True, durability="none") as staging:
         staging.write("mine")
@@ -301,7 +301,7 @@ def _count_in_folder(destination: Path, word: str) -> None:
 def test_every_update_of_many_writers_is_there_in_the_end_or_was_refused(
     fs: Filesystem, edit: Callable[[Path, str], None]
 ) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
 
     def job(number: int, say: Say, _: Wait) -> None:
         for turn in range(12):

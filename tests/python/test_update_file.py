@@ -25,7 +25,7 @@ each_mode = pytest.mark.parametrize("mode", [*_APPENDING, *_INSIDE])
 
 
 def _old(fs: Filesystem) -> Path:
-    destination = fs.path / "file"
+    destination = fs.here / "file"
     destination.write_text(_OLD)
     return destination
 
@@ -63,7 +63,7 @@ def test_an_edit_is_the_one_that_open_would_make(
 ) -> None:
     if buffering == 0 and "b" not in mode:
         pytest.skip("open() takes buffering=0 for bytes only")
-    destination, plain = _old(fs), fs.path / "plain"
+    destination, plain = _old(fs), fs.here / "plain"
     plain.write_text(_OLD)
     with open(plain, mode, buffering=buffering) as file:
         expected = _edit(file, mode)
@@ -81,7 +81,7 @@ def test_the_object_is_of_the_type_that_open_returns(
     if buffering == 0 and "b" not in mode:
         pytest.skip("open() takes buffering=0 for bytes only")
     with _open(_old(fs), mode, buffering=buffering) as staging:
-        with open(fs.path / "plain", mode.replace("r", "w"), buffering=buffering) as plain:
+        with open(fs.here / "plain", mode.replace("r", "w"), buffering=buffering) as plain:
             assert isinstance(staging, type(plain))
             assert isinstance(staging, io.IOBase)
 
@@ -116,7 +116,7 @@ def test_an_exception_leaves_the_old_version(fs: Filesystem, mode: atomik.OpenMo
         staging.flush()
         raise LookupError
     assert destination.read_text() == _OLD
-    assert os.listdir(fs.path) == ["file"]
+    assert os.listdir(fs.here) == ["file"]
 
 
 @each_mode
@@ -131,19 +131,19 @@ def test_an_edit_of_nothing_but_a_look_changes_no_content(
 
 @pytest.mark.parametrize("mode", _INSIDE)
 def test_what_is_missing_cannot_be_opened_inside(fs: Filesystem, mode: atomik.OpenMode) -> None:
-    with pytest.raises(FileNotFoundError) as raised, _open(fs.path / "file", mode):
+    with pytest.raises(FileNotFoundError) as raised, _open(fs.here / "file", mode):
         pytest.fail("the body ran")
-    assert raised.value.filename == os.fspath(fs.path / "file")
-    assert os.listdir(fs.path) == []
+    assert raised.value.filename == os.fspath(fs.here / "file")
+    assert os.listdir(fs.here) == []
 
 
 @pytest.mark.parametrize("mode", _APPENDING)
 def test_what_is_missing_is_appended_to_from_nothing(fs: Filesystem, mode: atomik.OpenMode) -> None:
-    with _open(fs.path / "file", mode) as staging:
+    with _open(fs.here / "file", mode) as staging:
         assert staging.tell() == 0
         staging.write(_data("new", mode))
-        assert not (fs.path / "file").exists()
-    assert (fs.path / "file").read_text() == "new"
+        assert not (fs.here / "file").exists()
+    assert (fs.here / "file").read_text() == "new"
 
 
 @each_mode
@@ -184,7 +184,7 @@ def test_an_ordinary_user_edits_its_own_file(fs: Filesystem, mode: atomik.OpenMo
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True)
 @pytest.mark.parametrize("mode", ["ab", "rb+"])
 def test_a_big_sparse_file_stays_sparse(fs: Filesystem, mode: atomik.OpenMode) -> None:
-    destination, size, middle = fs.path / "file", 8 << 30, 5 << 30
+    destination, size, middle = fs.here / "file", 8 << 30, 5 << 30
     with destination.open("wb") as file:
         file.truncate(size)
         file.seek(middle)
@@ -205,7 +205,7 @@ def test_a_big_sparse_file_stays_sparse(fs: Filesystem, mode: atomik.OpenMode) -
 
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs"], indirect=True)
 def test_a_file_of_many_pieces_is_copied_whole(fs: Filesystem) -> None:
-    destination = fs.path / "file"
+    destination = fs.here / "file"
     content = bytes(range(256)) * (20 << 12)
     destination.write_bytes(content)
     with _open(destination, "rb+") as staging:
@@ -220,35 +220,35 @@ def test_other_names_of_the_file_keep_the_old_version(
     fs: Filesystem, mode: atomik.OpenMode
 ) -> None:
     destination = _old(fs)
-    (fs.path / "beside").hardlink_to(destination)
+    (fs.here / "beside").hardlink_to(destination)
     with _open(destination, mode) as staging:
         staging.write(_data("new", mode))
-    assert (fs.path / "beside").read_text() == _OLD
+    assert (fs.here / "beside").read_text() == _OLD
 
 
 @pytest.mark.parametrize("mode", ["a", "r+"])
 def test_a_symlink_is_followed_only_if_asked(fs: Filesystem, mode: atomik.OpenMode) -> None:
     _old(fs)
-    (fs.path / "link").symlink_to("file")
-    with pytest.raises(OSError) as raised, _open(fs.path / "link", mode):
+    (fs.here / "link").symlink_to("file")
+    with pytest.raises(OSError) as raised, _open(fs.here / "link", mode):
         pytest.fail("the body ran")
     assert raised.value.errno == errno.ELOOP
     assert "follow_symlinks" in str(raised.value)
-    with _open(fs.path / "link", mode, follow_symlinks=True) as staging:
+    with _open(fs.here / "link", mode, follow_symlinks=True) as staging:
         staging.seek(0, os.SEEK_END)
         staging.write("third\n")
-    assert os.readlink(fs.path / "link") == "file"
-    assert (fs.path / "file").read_text() == _OLD + "third\n"
+    assert os.readlink(fs.here / "link") == "file"
+    assert (fs.here / "file").read_text() == _OLD + "third\n"
 
 
 @pytest.mark.parametrize("mode", ["a", "r+"])
 def test_only_a_file_is_edited(fs: Filesystem, mode: atomik.OpenMode) -> None:
     fs.folder("folder")
-    os.mkfifo(fs.path / "fifo")
+    os.mkfifo(fs.here / "fifo")
     for name, error in (("folder", IsADirectoryError), ("fifo", atomik.DestinationBusyError)):
-        with pytest.raises(error), _open(fs.path / name, mode):
+        with pytest.raises(error), _open(fs.here / name, mode):
             pytest.fail("the body ran")
-    assert sorted(os.listdir(fs.path)) == ["fifo", "folder"]
+    assert sorted(os.listdir(fs.here)) == ["fifo", "folder"]
 
 
 @pytest.mark.parametrize("mode", ["a", "r+"])
@@ -270,15 +270,15 @@ def test_what_its_user_may_not_read_is_refused_before_the_body(
 
 @pytest.mark.parametrize("mode", ["r", "rb", "ar", "r+x", "a+r+", "ra", "aw"])
 def test_modes_that_open_does_not_know_or_that_only_read_are_refused(
-    tmp_path: Path, mode: atomik.OpenMode
+    here: Path, mode: atomik.OpenMode
 ) -> None:
-    (tmp_path / "file").write_text(_OLD)
-    with pytest.raises(ValueError), atomik.file(tmp_path / "file", mode):
+    (here / "file").write_text(_OLD)
+    with pytest.raises(ValueError), atomik.file(here / "file", mode):
         pytest.fail("the body ran")
 
 
 def test_a_text_edit_has_its_encoding_and_newlines(fs: Filesystem) -> None:
-    destination = fs.path / "file"
+    destination = fs.here / "file"
     destination.write_bytes("süß\r\n".encode("utf-16"))
     with _open(destination, "a+", encoding="utf-16", newline="\r\n") as staging:
         staging.write("neu\n")

@@ -109,7 +109,7 @@ def test_a_new_and_a_replaced_file_are_heard_by_their_name(
         )
     if option == "read-only" and fs.name == "bindfs that refuses chmod":
         pytest.skip("it refuses to set a mode")
-    check_all(call, fs.path / NAME, **OPTIONS[option])
+    check_all(call, fs.here / NAME, **OPTIONS[option])
 
 
 @locally
@@ -122,19 +122,19 @@ def test_a_file_that_is_staged_elsewhere_is_heard_where_it_is_published(
 
 @everywhere
 def test_a_file_that_must_be_new_is_heard(fs: Filesystem) -> None:
-    with watching(fs.path) as watch:
-        check(watch, lambda: by_file("x")(fs.path / NAME, durability="none"))
+    with watching(fs.here) as watch:
+        check(watch, lambda: by_file("x")(fs.here / NAME, durability="none"))
 
 
 @everywhere
 def test_every_member_of_a_group_is_heard(fs: Filesystem) -> None:
-    one, two = fs.path / "one", fs.path / "two"
+    one, two = fs.here / "one", fs.here / "two"
     one.mkdir()
     two.mkdir()
     with watching(one) as first, watching(two) as second:
         try:
             with atomik.group(durability="none") as group:
-                add_all(group, fs.path)
+                add_all(group, fs.here)
         except atomik.UnsupportedFilesystemError:
             pytest.skip("this filesystem cannot publish all of it")
         assert {"file", "bytes", "tool.csv"} <= first.complete()
@@ -145,9 +145,9 @@ def test_every_member_of_a_group_is_heard(fs: Filesystem) -> None:
 def test_a_renamed_file_is_heard(fs: Filesystem) -> None:
     if fs.name in ("rclone", "cryfs"):
         pytest.skip("it has neither RENAME_NOREPLACE nor hard links")
-    (fs.path / "old").write_text("content")
-    with watching(fs.path) as watch:
-        check(watch, lambda: atomik.rename(fs.path / "old", fs.path / NAME))
+    (fs.here / "old").write_text("content")
+    with watching(fs.here) as watch:
+        check(watch, lambda: atomik.rename(fs.here / "old", fs.here / NAME))
 
 
 @locally
@@ -209,9 +209,9 @@ def test_a_file_is_heard_of_a_process_that_has_no_descriptor_left(fs: Filesystem
         assert used > 0
         for filler in fillers[:2]:
             os.close(filler)
-        by_write_bytes(fs.path / NAME, durability="none")
+        by_write_bytes(fs.here / NAME, durability="none")
 
-    with watching(fs.path) as watch:
+    with watching(fs.here) as watch:
         run_as(ROOT, write)
         assert NAME in watch.complete()
 
@@ -220,10 +220,10 @@ def test_a_file_is_heard_of_a_process_that_has_no_descriptor_left(fs: Filesystem
 @each_call
 def test_all_other_names_that_are_heard_of_are_hidden(fs: Filesystem, call: str) -> None:
     """Staging is seen, too: by these names it is told from what is published."""
-    with watching(fs.path) as watch:
+    with watching(fs.here) as watch:
         for overwrite in (False, True, True):
             with suppress(atomik.UnsupportedFilesystemError):
-                CALLS[call](fs.path / NAME, overwrite=overwrite, durability="none")
+                CALLS[call](fs.here / NAME, overwrite=overwrite, durability="none")
         names = {event.name for event in watch.events()} - {"", NAME}
     # `#`: unnamed files. FUSE keeps a name for what is unlinked while it is open.
     assert {
@@ -233,8 +233,8 @@ def test_all_other_names_that_are_heard_of_are_hidden(fs: Filesystem, call: str)
 
 @locally
 def test_a_new_file_is_complete_when_it_is_heard_to_be_created(fs: Filesystem) -> None:
-    path = fs.path / NAME
-    with watching(fs.path) as watch:
+    path = fs.here / NAME
+    with watching(fs.here) as watch:
         by_write_bytes(path, durability="none")
         assert masks(watch) == [CREATE, OPEN, CLOSE_WRITE]
         assert path.read_bytes() == b"content"
@@ -257,10 +257,10 @@ def test_what_has_a_name_before_is_heard_as_moved(fs: Filesystem, call: str) -> 
         "with a backup": partial(by_write_bytes, backup="backup"),
     }
     directory = ISDIR if call == "folder" else 0
-    with watching(fs.path) as watch:
-        calls[call](fs.path / NAME, durability="none")
+    with watching(fs.here) as watch:
+        calls[call](fs.here / NAME, durability="none")
         assert masks(watch) == [MOVED_TO | directory]
-        calls[call](fs.path / NAME, overwrite=True, durability="none")
+        calls[call](fs.here / NAME, overwrite=True, durability="none")
         replaced = set(masks(watch))
     assert MOVED_TO | directory in replaced
     if call in ("group", "with a backup", "folder"):
@@ -294,8 +294,8 @@ needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace
 @locally
 @needs_strace
 def test_a_file_is_heard_of_a_process_that_is_killed_before_it_closes_it(fs: Filesystem) -> None:
-    with watching(fs.path) as watch:
-        with program(fs.path, "close_range:signal=SIGKILL:when=1") as process:
+    with watching(fs.here) as watch:
+        with program(fs.here, "close_range:signal=SIGKILL:when=1") as process:
             assert process.wait(60) != 0
         assert NAME in watch.complete()
 

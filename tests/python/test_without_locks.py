@@ -26,24 +26,22 @@ with atomik.file("page", "w", overwrite=True, durability="none") as f:
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("errno", ["EBADF", "ENOLCK"])
-def test_slots_have_random_names_and_an_orphan_is_never_taken_over(
-    tmp_path: Path, errno: str
-) -> None:
-    porch = slot_names.porch(tmp_path / "site")
+def test_slots_have_random_names_and_an_orphan_is_never_taken_over(here: Path, errno: str) -> None:
+    porch = slot_names.porch(here / "site")
     porch.mkdir()
     taken: list[str] = []
     for content in ("first", "second"):
         done = subprocess.run(
             [*STRACE, "-e", f"inject=flock:error={errno}", sys.executable, "-c", PUBLISH, content],
-            cwd=tmp_path,
+            cwd=here,
             check=True,
             capture_output=True,
             text=True,
         )
         taken.append(done.stdout.strip())
-        assert (tmp_path / "site" / "index.html").read_text() == content
-        assert (tmp_path / "page").read_text() == content
+        assert (here / "site" / "index.html").read_text() == content
+        assert (here / "page").read_text() == content
     assert taken[0] != taken[1]
     assert all(re.fullmatch(r"\.atomik-0-[0-9a-f]{16}\.site~", slot) for slot in taken)
-    assert sorted(os.listdir(tmp_path)) == [porch.name, "page", "site"]
+    assert sorted(os.listdir(here)) == [porch.name, "page", "site"]
     porch.rmdir()

@@ -126,13 +126,13 @@ def read_writer(destination: Path) -> int:
 
 @everywhere
 def test_the_next_writer_removes_the_lock_of_a_killed_one(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     lock = slot_names.lock(destination)
     if call != "file":  # a new file needs no slot, and looks for nothing
         lock.touch(0o600)
     for writer in range(2):
         CALLS[call](destination, writer, True, lambda: None)
-        assert os.listdir(fs.path) == ["destination"]
+        assert os.listdir(fs.here) == ["destination"]
         lock.touch(0o600)
     lock.unlink()
 
@@ -178,19 +178,19 @@ def all_open_at_once(publish: Publish, destination: Path, overwrite: bool) -> Co
 
 @everywhere
 def test_all_of_two_hundred_writers_replace(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     assert all_open_at_once(CALLS[call], destination, True) == {"published": WRITERS}
     assert 0 <= read_writer(destination) < WRITERS
-    assert os.listdir(fs.path) == ["destination"]
+    assert os.listdir(fs.here) == ["destination"]
 
 
 @everywhere
 def test_one_of_two_hundred_writers_creates(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     outcomes = all_open_at_once(CALLS[call], destination, False)
     assert outcomes == {"published": 1, "refused": WRITERS - 1}
     assert 0 <= read_writer(destination) < WRITERS
-    assert os.listdir(fs.path) == ["destination"]
+    assert os.listdir(fs.here) == ["destination"]
 
 
 def again_and_again(publish: Publish, destination: Path, rounds: int) -> Callable[..., None]:
@@ -205,7 +205,7 @@ def again_and_again(publish: Publish, destination: Path, rounds: int) -> Callabl
 
 @everywhere
 def test_a_reader_never_sees_a_mix(fs: Filesystem, call: str) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     publish = CALLS[call]
     publish(destination, WRITERS, True, lambda: None)
     read = 0
@@ -222,7 +222,7 @@ def test_a_reader_never_sees_a_mix(fs: Filesystem, call: str) -> None:
                 read += 1
         assert Counter(writers.finish()) == {"published": 2 * WRITERS}
     assert read > 0
-    assert os.listdir(fs.path) == ["destination"]
+    assert os.listdir(fs.here) == ["destination"]
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def kill_some(writers: Crowd, rng: random.Random) -> None:
 def test_the_next_writer_removes_what_killed_writers_leave(
     fs: Filesystem, call: str, rng: random.Random
 ) -> None:
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     publish = CALLS[call]
     with crowd(again_and_again(publish, destination, 3)) as writers:
         kill_some(writers, rng)
@@ -258,7 +258,7 @@ def test_the_next_writer_removes_what_killed_writers_leave(
     print("left by the killed:", sorted(fs.leftovers()))
     publish(destination, WRITERS, True, lambda: None)
     assert read_writer(destination) == WRITERS
-    assert os.listdir(fs.path) == ["destination"]
+    assert os.listdir(fs.here) == ["destination"]
 
 
 @everywhere
@@ -267,7 +267,7 @@ def test_the_next_writer_removes_what_writers_killed_in_their_bodies_leave(
     fs: Filesystem, call: str, rng: random.Random
 ) -> None:
     """All are in their bodies; some end well, the others are killed."""
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     publish = CALLS[call]
 
     def job(writer: int, say: Say, wait: Wait) -> None:
@@ -289,4 +289,4 @@ def test_the_next_writer_removes_what_writers_killed_in_their_bodies_leave(
     print("left by the killed:", sorted(fs.leftovers()))
     publish(destination, WRITERS, True, lambda: None)
     assert read_writer(destination) == WRITERS
-    assert os.listdir(fs.path) == ["destination"]
+    assert os.listdir(fs.here) == ["destination"]

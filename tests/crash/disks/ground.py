@@ -164,14 +164,14 @@ class Disk:
 def small_disk(fs: Filesystem, name: str) -> Iterator[Disk]:
     """Mounts one of the disks of `SMALL`, below a folder of a tmpfs."""
     kind, _, what = name.partition(", ")
-    target = fs.path / "small"
+    target = fs.here / "small"
     with ExitStack() as undo:
         with or_skip():
             if kind == "tmpfs":
                 limit = "size=1m" if what == "blocks" else "size=1m,nr_inodes=40"
                 undo.enter_context(mounted(target, "-t", "tmpfs", "-o", limit, "tmpfs"))
             else:
-                image = fs.path / "small.img"
+                image = fs.here / "small.img"
                 undo.callback(image.unlink, missing_ok=True)
                 inodes = "64" if what == "blocks" else "48"
                 # No blocks reserved for root, who runs the tests; 1-KiB blocks, so that there are many.

@@ -89,11 +89,11 @@ def failing_disk(fs: Filesystem, model: Model) -> Iterator[FailingDisk]:
     with ExitStack() as undo:
         with or_skip():
             backing = undo.enter_context(
-                mounted(fs.path / "backing", "-t", "tmpfs", "-o", "size=96m", "tmpfs")
+                mounted(fs.here / "backing", "-t", "tmpfs", "-o", "size=96m", "tmpfs")
             )
             image = backing / "image"
             make_image(image, model.kind, model.size, *model.making)
-            disk = FailingDisk(model, image, fs.path / "disk", Blocks(backing / "ballast"))
+            disk = FailingDisk(model, image, fs.here / "disk", Blocks(backing / "ballast"))
             with disk.mounted():
                 pass
         yield disk

@@ -57,7 +57,7 @@ def test_a_file_size_limit_refuses_what_it_would_cut(fs: Filesystem) -> None:
                 assert report.error.errno in (errno.EFBIG, None), repr(report)
                 assert report.warned == ""
                 trial.judge(report)
-        trial = Trial(way, fs.path / f"{way.name} destination", None)
+        trial = Trial(way, fs.here / f"{way.name} destination", None)
         with limited(resource.RLIMIT_FSIZE, way.largest):
             report = trial.attempt()
         assert report.error is None, repr(report)
@@ -77,7 +77,7 @@ def test_a_process_without_descriptors_publishes_nothing_or_says_what_stays(
         first.write()
         refused = 0
         while True:
-            trial = Trial(way, fs.path / f"{refused} {present}" / "destination", present)
+            trial = Trial(way, fs.here / f"{refused} {present}" / "destination", present)
             trial.prepare()
             with _descriptors(refused):
                 report = trial.attempt()
@@ -153,12 +153,12 @@ class Quota:
 @contextmanager
 def _quota(fs: Filesystem) -> Iterator[Quota]:
     """A btrfs, as the one whose quotas need neither a module nor a mount option."""
-    image = fs.path / "quota.img"
+    image = fs.here / "quota.img"
     with ExitStack() as undo:
         with or_skip():
             undo.callback(image.unlink, missing_ok=True)
             make_image(image, "btrfs", 256 << 20)
-            root = undo.enter_context(mounted_image(image, fs.path / "quota", "btrfs"))
+            root = undo.enter_context(mounted_image(image, fs.here / "quota", "btrfs"))
             run("btrfs", "quota", "enable", root)
             run("btrfs", "subvolume", "create", root / "limited")
         yield Quota(root)
@@ -167,13 +167,13 @@ def _quota(fs: Filesystem) -> Iterator[Quota]:
 @pytest.fixture
 def vast(fs: Filesystem) -> Iterator[Path]:
     """A folder that takes gigabytes of zeros, and hardly a byte of memory or disk for them."""
-    image = fs.path / "vast.img"
+    image = fs.here / "vast.img"
     with ExitStack() as undo:
         with or_skip():
             undo.callback(image.unlink, missing_ok=True)
             make_image(image, "btrfs", 4 << 30)
             options = ("compress-force=zstd:1",)
-            root = undo.enter_context(mounted_image(image, fs.path / "vast", "btrfs", *options))
+            root = undo.enter_context(mounted_image(image, fs.here / "vast", "btrfs", *options))
         yield root
 
 

@@ -48,7 +48,7 @@ def test_a_disk_that_goes_in_the_body_has_the_old_version_when_it_is_back(
     fs: Filesystem, kind: Kind, way: Way
 ) -> None:
     with _image(fs, kind) as image:
-        root = fs.path / "disk"
+        root = fs.here / "disk"
         for present in PRESENT:
             trial = Trial(way, root / str(present) / "destination", present)
             with mounted_image(image, root, kind):
@@ -67,11 +67,11 @@ def test_a_disk_that_goes_in_the_body_has_the_old_version_when_it_is_back(
 @contextmanager
 def _image(fs: Filesystem, kind: Kind) -> Iterator[Path]:
     """A disk that this kernel can mount: from here on, not to mount it is a failure."""
-    image = fs.path / "disk.img"
+    image = fs.here / "disk.img"
     try:
         with or_skip():
             make_image(image, kind, _SIZES[kind])
-            with mounted_image(image, fs.path / "disk", kind):
+            with mounted_image(image, fs.here / "disk", kind):
                 pass
         yield image
     finally:
@@ -82,7 +82,7 @@ def _image(fs: Filesystem, kind: Kind) -> Iterator[Path]:
 def _bind_mount(fs: Filesystem) -> Iterator[Path]:
     with ExitStack() as undo:
         with or_skip():
-            above = undo.enter_context(mounted(fs.path / "above", "--bind", fs.folder("below")))
+            above = undo.enter_context(mounted(fs.here / "above", "--bind", fs.folder("below")))
         yield above
 
 
@@ -120,7 +120,7 @@ def test_the_kernel_lets_no_mount_become_read_only_under_an_open_file(fs: Filesy
 def test_a_parent_that_is_removed_in_the_body_does_not_come_back(fs: Filesystem) -> None:
     for way in WITH_BODY:
         for present in PRESENT:
-            trial = Trial(way, fs.path / f"{way.name} {present}" / "destination", present)
+            trial = Trial(way, fs.here / f"{way.name} {present}" / "destination", present)
             trial.prepare()
             report = trial.attempt(partial(shutil.rmtree, trial.destination.parent))
             assert isinstance(report.error, atomik.ConflictError), repr(report)
@@ -134,7 +134,7 @@ def test_a_parent_that_is_removed_in_the_body_does_not_come_back(fs: Filesystem)
 def test_a_parent_that_is_moved_in_the_body_takes_the_destination_with_it(fs: Filesystem) -> None:
     for way in WITH_BODY:
         for present in PRESENT:
-            trial = Trial(way, fs.path / f"{way.name} {present}" / "destination", present)
+            trial = Trial(way, fs.here / f"{way.name} {present}" / "destination", present)
             trial.prepare()
             moved = trial.destination.parent.with_suffix(".moved")
             report = trial.attempt(partial(_move_parent, trial, moved))
@@ -163,7 +163,7 @@ def test_a_destination_that_is_removed_in_the_body_is_published_all_the_same(
     fs: Filesystem,
 ) -> None:
     for way in WITH_BODY:
-        trial = Trial(way, fs.path / way.name / "destination", OLD)
+        trial = Trial(way, fs.here / way.name / "destination", OLD)
         trial.prepare()
         report = trial.write(partial(_remove, trial.destination))
         assert report.error is None, repr(report)
@@ -172,7 +172,7 @@ def test_a_destination_that_is_removed_in_the_body_is_published_all_the_same(
 @everywhere
 def test_a_destination_that_appears_in_the_body_stands(fs: Filesystem) -> None:
     for way in WITH_BODY:
-        trial = Trial(way, fs.path / way.name / "destination", None)
+        trial = Trial(way, fs.here / way.name / "destination", None)
         trial.prepare()
         other = Trial(way, trial.destination, OLD)
         report = trial.attempt(other.prepare)
@@ -186,7 +186,7 @@ def test_a_destination_that_appears_in_the_body_stands(fs: Filesystem) -> None:
 def test_a_destination_of_another_type_that_appears_in_the_body_stands(fs: Filesystem) -> None:
     for way in WITH_BODY:
         for present in PRESENT:
-            trial = Trial(way, fs.path / f"{way.name} {present}" / "destination", present)
+            trial = Trial(way, fs.here / f"{way.name} {present}" / "destination", present)
             trial.prepare()
             report = trial.attempt(partial(_put_another_type, trial), overwrite=True)
             expected = NotADirectoryError if way.is_folder else IsADirectoryError

@@ -72,11 +72,11 @@ def made(argument: object, undo: ExitStack) -> object:
 
 def _absolute(rest: object) -> bytes | str:
     # From the folder of the play, wherever the worker has it.
-    here = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
+    cwd = os.readlink("/proc/self/cwd").removesuffix(" (deleted)")
     assert isinstance(rest, bytes | str)
     if isinstance(rest, bytes):
-        return os.fsencode(here) + b"/" + rest
-    return f"{here}/{rest}"
+        return os.fsencode(cwd) + b"/" + rest
+    return f"{cwd}/{rest}"
 
 
 def _path(answer: object) -> Path:

@@ -67,19 +67,19 @@ def unmended(bench: Bench, outcome: Outcome) -> Iterator[str]:
         }
         # A writer of something new asks the kernel for less than one that replaces, and sees less.
         for overwrite in (True, False):
-            if overwrite or not all((outcome.world / name).exists() for name in destinations):
-                world = outcome.world.with_name("copy")
-                _copy(outcome.world, world)
+            if overwrite or not all((outcome.here / name).exists() for name in destinations):
+                here = outcome.here.with_name("copy")
+                _copy(outcome.here, here)
                 try:
-                    with bench.operation.neighbour(world):
-                        yield from _left_by(writers, bench, outcome, world, overwrite=overwrite)
+                    with bench.operation.neighbour(here):
+                        yield from _left_by(writers, bench, outcome, here, overwrite=overwrite)
                 finally:
-                    shutil.rmtree(world)
+                    shutil.rmtree(here)
 
 
-def _copy(world: Path, to: Path) -> None:
+def _copy(here: Path, to: Path) -> None:
     """Copies a world with what its marks say: versions, which they know by their inodes."""
-    shutil.copytree(world, to, symlinks=True)
+    shutil.copytree(here, to, symlinks=True)
     # Not a pattern for the marks themselves: these lead nowhere, and `glob` leaves out what does not exist.
     for slot in (*to.glob(".atomik-*"), *to.glob(".atomik-u*/*")):
         mark = slot / _MARK
@@ -87,22 +87,22 @@ def _copy(world: Path, to: Path) -> None:
             staged, replaced, names = os.readlink(mark).split(":", 2)
             mark.unlink()
             mark.symlink_to(
-                f"{_same(int(staged), world, to)}:{_same(int(replaced), world, to)}:{names}"
+                f"{_same(int(staged), here, to)}:{_same(int(replaced), here, to)}:{names}"
             )
 
 
-def _same(inode: int, world: Path, to: Path) -> int:
+def _same(inode: int, here: Path, to: Path) -> int:
     """Returns the inode in a copy of what has one in a world; of what is gone, one that nothing has."""
     if inode == 0:
         return 0
-    for place in (*world.iterdir(), *world.glob(".atomik-*/*"), *world.glob(".atomik-u*/*/*")):
+    for place in (*here.iterdir(), *here.glob(".atomik-*/*"), *here.glob(".atomik-u*/*/*")):
         if place.lstat().st_ino == inode:
-            return (to / place.relative_to(world)).lstat().st_ino
+            return (to / place.relative_to(here)).lstat().st_ino
     return 2**64 - 1
 
 
 def _left_by(
-    writers: Mapping[str, Writer], bench: Bench, outcome: Outcome, world: Path, *, overwrite: bool
+    writers: Mapping[str, Writer], bench: Bench, outcome: Outcome, here: Path, *, overwrite: bool
 ) -> Iterator[str]:
     kinds = " and ".join(writer.__name__.strip("_") for writer in writers.values())
     name = f"the next writer, {kinds}, {'replacing' if overwrite else 'new'}"
@@ -110,24 +110,24 @@ def _left_by(
     for destination, writer in writers.items():
         # Without syncs: the writer that has least to do.
         options: dict[str, Any] = {"durability": "none"}
-        options["overwrite"] = overwrite or (world / destination).exists()
-        if (world / ELSEWHERE).exists():
-            options["tmp_dir"] = world / ELSEWHERE
+        options["overwrite"] = overwrite or (here / destination).exists()
+        if (here / ELSEWHERE).exists():
+            options["tmp_dir"] = here / ELSEWHERE
         try:
-            writer(world / destination, **options)
+            writer(here / destination, **options)
             published.append(destination)
         except (OSError, Warning) as error:
             # Where folders cannot be exchanged, the next writer may be refused; it cleans up even so.
             refused = type(error) is atomik.errors.UnsupportedFilesystemError
             if not refused or bench.fs.flags & kernel.EXCHANGE:
                 yield f"{name}, fails: {error!r}"
-    if (left := look(world, slots=True)) != bench.living:
+    if (left := look(here, slots=True)) != bench.living:
         yield f"{name}, leaves {sorted(left)}"
     kept = bench.old if outcome.state() == bench.old else bench.new
-    if _backup(look(world)) != _backup(kept):
-        yield f"{name}, does not finish the backup: {look(world)}"
-    if any(_content(look(world), destination) != [_NEXT] for destination in published):
-        yield f"{name}, does not publish: {look(world)}"
+    if _backup(look(here)) != _backup(kept):
+        yield f"{name}, does not finish the backup: {look(here)}"
+    if any(_content(look(here), destination) != [_NEXT] for destination in published):
+        yield f"{name}, does not publish: {look(here)}"
 
 
 def _backup(state: State) -> State:

@@ -24,17 +24,17 @@ from inject.worlds import Build, State, look
 class Outcome:
     """How a run ended: the process's exit code, what it reported, said, and left behind."""
 
-    world: Path
+    here: Path
     status: int
     report: dict[str, Any] | None
     stderr: str
     traced: list[Call]
 
     def state(self) -> State:
-        return look(self.world)
+        return look(self.here)
 
     def leftovers(self) -> State:
-        return look(self.world, slots=True)
+        return look(self.here, slots=True)
 
 
 class Bench:
@@ -58,18 +58,18 @@ class Bench:
         forks.answer("prepared")
 
     def world(self, build: Build) -> Path:
-        """Builds a new world."""
-        world = self.fs.path / str(next(self._numbers))
-        world.mkdir()
-        build(world)
-        return world
+        """Builds a new here."""
+        here = self.fs.here / str(next(self._numbers))
+        here.mkdir()
+        build(here)
+        return here
 
     def state(self, build: Build, *, slots: bool = False) -> State:
-        world = self.world(build)
+        here = self.world(build)
         try:
-            return look(world, slots=slots)
+            return look(here, slots=slots)
         finally:
-            shutil.rmtree(world)
+            shutil.rmtree(here)
 
     def calls(self) -> list[Call]:
         """Lists the system calls of the operation when nothing fails, with the mark at its end."""
@@ -93,16 +93,16 @@ class Bench:
     @contextmanager
     def run(self, options: list[str]) -> Generator[Outcome]:
         """Runs the operation in a world of its own, which is there until the block ends."""
-        world = self.world(self.operation.old)
+        here = self.world(self.operation.old)
         try:
-            yield self._run(world, options)
+            yield self._run(here, options)
         finally:
-            shutil.rmtree(world)
+            shutil.rmtree(here)
 
-    def _run(self, world: Path, options: list[str]) -> Outcome:
+    def _run(self, here: Path, options: list[str]) -> Outcome:
         trace = self._forks.scratch / "trace"
         report = None
-        self._forks.ask("run", self.operation.name, world)
+        self._forks.ask("run", self.operation.name, here)
         _, pid = self._forks.answer("ready")
         with strace.attached(int(pid), trace, options):
             self._forks.send(b"x")
@@ -110,7 +110,7 @@ class Bench:
             if word == "report":
                 report = json.loads(text)
                 _, text = self._forks.answer("ended")
-        return Outcome(world, int(text), report, self._forks.said(), strace.calls(trace))
+        return Outcome(here, int(text), report, self._forks.said(), strace.calls(trace))
 
 
 def _is_mark(call: Call) -> bool:

@@ -24,16 +24,16 @@ class _Staged:
     def __init__(self, mistake: str) -> None:
         self._mistake = mistake
 
-    def __call__(self, world: Path, _: Keep) -> None:
-        staging = self._staging(world)
+    def __call__(self, here: Path, _: Keep) -> None:
+        staging = self._staging(here)
         fd = os.open(staging, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         try:
-            self._publish(fd, staging, world / DESTINATION)
+            self._publish(fd, staging, here / DESTINATION)
         except OSError as error:
             if self._mistake != "leaves staging after an error":
                 staging.unlink(missing_ok=True)
             if self._mistake == "removes another's slot after an error":
-                shutil.rmtree(porch(world))
+                shutil.rmtree(porch(here))
             if self._mistake == "dies of an error":
                 os.abort()
             if self._mistake == "prints an error":
@@ -44,12 +44,12 @@ class _Staged:
             if self._mistake != "leaks the descriptor":
                 os.close(fd)
 
-    def _staging(self, world: Path) -> Path:
+    def _staging(self, here: Path) -> Path:
         if self._mistake == "takes a name that nobody knows":
-            return world / _UNKNOWN
+            return here / _UNKNOWN
         if self._mistake == "removes another's slot after an error":
-            return slot_names.foreign(world / DESTINATION)
-        return porch(world)
+            return slot_names.foreign(here / DESTINATION)
+        return porch(here)
 
     def _publish(self, fd: int, staging: Path, destination: Path) -> None:
         os.write(fd, b"new")
@@ -59,8 +59,8 @@ class _Staged:
             os.fsync(fd)
 
 
-def _writes_in_place(world: Path, _: Keep) -> None:
-    with open(world / DESTINATION, "wb") as f:
+def _writes_in_place(here: Path, _: Keep) -> None:
+    with open(here / DESTINATION, "wb") as f:
         f.write(b"new")
 
 
@@ -71,9 +71,9 @@ class _Noisy:
         os.fsync(-1)
 
 
-def _raises_in_a_destructor(world: Path, keep: Keep) -> None:
+def _raises_in_a_destructor(here: Path, keep: Keep) -> None:
     noisy = _Noisy()
-    _Staged("")(world, keep)
+    _Staged("")(here, keep)
     del noisy
 
 

@@ -26,13 +26,13 @@ class Forks:
         """Ends the server, and a fork of it that hangs."""
         self._undo.close()
 
-    def ask(self, request: str, name: str, world: Path) -> None:
+    def ask(self, request: str, name: str, here: Path) -> None:
         """Sends a request."""
         if self._server is None:
             self._start()
         self._stderr.seek(0)
         self._stderr.truncate()
-        self.send(b"\t".join([request.encode(), name.encode(), os.fsencode(world)]) + b"\n")
+        self.send(b"\t".join([request.encode(), name.encode(), os.fsencode(here)]) + b"\n")
 
     def send(self, data: bytes) -> None:
         assert self._server is not None

@@ -84,8 +84,8 @@ class Operation:
 
 
 def _file(mode: atomik.OpenMode, content: Any, **options: Any) -> Callable[[Path, Keep], None]:
-    def run(world: Path, keep: Keep) -> None:
-        guard = atomik.file(world / DESTINATION, mode, **options, **_encoding(mode))
+    def run(here: Path, keep: Keep) -> None:
+        guard = atomik.file(here / DESTINATION, mode, **options, **_encoding(mode))
         keep(guard)
         with guard as staging:
             staging.write(content)
@@ -97,23 +97,23 @@ def _encoding(mode: str) -> dict[str, Any]:
     return {} if "b" in mode else {"encoding": "utf-8"}
 
 
-def _write_bytes(world: Path, _: Keep, **options: Any) -> None:
-    atomik.write_bytes(world / DESTINATION, b"new", **options)
+def _write_bytes(here: Path, _: Keep, **options: Any) -> None:
+    atomik.write_bytes(here / DESTINATION, b"new", **options)
 
 
-def _write_text(world: Path, _: Keep, **options: Any) -> None:
-    atomik.write_text(world / DESTINATION, "new", encoding="utf-8", **options)
+def _write_text(here: Path, _: Keep, **options: Any) -> None:
+    atomik.write_text(here / DESTINATION, "new", encoding="utf-8", **options)
 
 
-def _folder(world: Path, keep: Keep, **options: Any) -> None:
-    guard = atomik.folder(world / DESTINATION, **options)
+def _folder(here: Path, keep: Keep, **options: Any) -> None:
+    guard = atomik.folder(here / DESTINATION, **options)
     keep(guard)
     with guard as staging:
         fill(staging, b"new")
 
 
-def _path_to_file(world: Path, keep: Keep, **options: Any) -> None:
-    guard = atomik.path(world / DESTINATION, **options)
+def _path_to_file(here: Path, keep: Keep, **options: Any) -> None:
+    guard = atomik.path(here / DESTINATION, **options)
     keep(guard)
     with guard as staging:
         fd = os.open(staging, os.O_CREAT | os.O_WRONLY, 0o644)
@@ -123,16 +123,16 @@ def _path_to_file(world: Path, keep: Keep, **options: Any) -> None:
             os.close(fd)
 
 
-def _path_to_folder(world: Path, keep: Keep, **options: Any) -> None:
-    guard = atomik.path(world / DESTINATION, **options)
+def _path_to_folder(here: Path, keep: Keep, **options: Any) -> None:
+    guard = atomik.path(here / DESTINATION, **options)
     keep(guard)
     with guard as staging:
         os.mkdir(staging)
         fill(staging, b"new")
 
 
-def _update(world: Path, keep: Keep) -> None:
-    guard = atomik.folder(world / DESTINATION, update=True)
+def _update(here: Path, keep: Keep) -> None:
+    guard = atomik.folder(here / DESTINATION, update=True)
     keep(guard)
     with guard as staging:
         fd = os.open(staging / "one", os.O_WRONLY | os.O_TRUNC)
@@ -142,22 +142,22 @@ def _update(world: Path, keep: Keep) -> None:
             os.close(fd)
 
 
-def _read_while_displaced(world: Path, _: Keep) -> None:
+def _read_while_displaced(here: Path, _: Keep) -> None:
     """Is the last reader of a version: it removes what was displaced under its hands."""
-    with atomik.snapshot(world / DESTINATION):
-        atomik.exchange(world / DESTINATION, porch(world) / DESTINATION)
+    with atomik.snapshot(here / DESTINATION):
+        atomik.exchange(here / DESTINATION, porch(here) / DESTINATION)
 
 
-def _rename(world: Path, _: Keep, **options: Any) -> None:
-    atomik.rename(world / OTHER, world / DESTINATION, **options)
+def _rename(here: Path, _: Keep, **options: Any) -> None:
+    atomik.rename(here / OTHER, here / DESTINATION, **options)
 
 
-def _exchange(world: Path, _: Keep) -> None:
-    atomik.exchange(world / DESTINATION, world / OTHER)
+def _exchange(here: Path, _: Keep) -> None:
+    atomik.exchange(here / DESTINATION, here / OTHER)
 
 
-def _group(world: Path, keep: Keep, *, overwrite: bool = False) -> None:
-    one, two, tree = (world / name for name in GROUPED)
+def _group(here: Path, keep: Keep, *, overwrite: bool = False) -> None:
+    one, two, tree = (here / name for name in GROUPED)
     group = atomik.group()
     keep(group)
     with group:
@@ -168,8 +168,8 @@ def _group(world: Path, keep: Keep, *, overwrite: bool = False) -> None:
             fill(staging, b"new")
 
 
-def _group_of_files(world: Path, keep: Keep) -> None:
-    one, two, _ = (world / name for name in GROUPED)
+def _group_of_files(here: Path, keep: Keep) -> None:
+    one, two, _ = (here / name for name in GROUPED)
     group = atomik.group()
     keep(group)
     with group:
@@ -177,8 +177,8 @@ def _group_of_files(world: Path, keep: Keep) -> None:
         group.write_bytes(two, b"new")
 
 
-def _group_rolled_back(world: Path, keep: Keep) -> None:
-    one, _, tree = (world / name for name in GROUPED)
+def _group_rolled_back(here: Path, keep: Keep) -> None:
+    one, _, tree = (here / name for name in GROUPED)
     group = atomik.group()
     keep(group)
     with group:
@@ -189,23 +189,23 @@ def _group_rolled_back(world: Path, keep: Keep) -> None:
 
 
 def _with(run: Callable[..., None], **options: Any) -> Callable[[Path, Keep], None]:
-    return lambda world, keep: run(world, keep, **options)
+    return lambda here, keep: run(here, keep, **options)
 
 
 def _staged_elsewhere(run: Callable[..., None], **options: Any) -> Callable[[Path, Keep], None]:
-    return lambda world, keep: run(world, keep, tmp_dir=world / ELSEWHERE, **options)
+    return lambda here, keep: run(here, keep, tmp_dir=here / ELSEWHERE, **options)
 
 
-def _file_rolled_back(world: Path, keep: Keep) -> None:
-    guard = atomik.file(world / DESTINATION, "wb", overwrite=True)
+def _file_rolled_back(here: Path, keep: Keep) -> None:
+    guard = atomik.file(here / DESTINATION, "wb", overwrite=True)
     keep(guard)
     with guard as staging:
         staging.write(b"half")
         raise LookupError("in the body")
 
 
-def _folder_rolled_back(world: Path, keep: Keep) -> None:
-    guard = atomik.folder(world / DESTINATION, overwrite=True)
+def _folder_rolled_back(here: Path, keep: Keep) -> None:
+    guard = atomik.folder(here / DESTINATION, overwrite=True)
     keep(guard)
     with guard as staging:
         fill(staging, b"half")

@@ -42,7 +42,7 @@ def _descriptors() -> dict[str, str]:
     return found
 
 
-def _run(operation: Operation, world: Path) -> dict[str, Any]:
+def _run(operation: Operation, here: Path) -> dict[str, Any]:
     unraisable: list[str] = []
     sys.unraisablehook = lambda event: unraisable.append(repr(event.exc_value))
     guards: list[AnyGuard] = []
@@ -60,7 +60,7 @@ def _run(operation: Operation, world: Path) -> dict[str, Any]:
         os.readv(0, [bytearray(1)])
         _mark(BEGIN)
         try:
-            operation.run(world, keep)
+            operation.run(here, keep)
         except BaseException as error:
             raised = error.with_traceback(None)
             raised.__context__ = None
@@ -89,26 +89,26 @@ def _say(*words: str) -> None:
     os.write(1, (" ".join(words) + "\n").encode())
 
 
-def _prepare(operation: Operation, world: Path) -> None:
+def _prepare(operation: Operation, here: Path) -> None:
     with contextlib.suppress(LookupError, OSError):
-        operation.run(world, lambda guard: guard)
+        operation.run(here, lambda guard: guard)
     gc.collect()
     # The collector of a fork would write to, and so copy, every page that holds an object.
     gc.freeze()
     _say("prepared")
 
 
-def _fork(operation: Operation, world: Path) -> None:
+def _fork(operation: Operation, here: Path) -> None:
     pid = os.fork()
     if pid == 0:
-        _work(operation, world)
+        _work(operation, here)
     _, status = os.waitpid(pid, 0)
     _say("ended", str(os.waitstatus_to_exitcode(status)))
 
 
-def _work(operation: Operation, world: Path) -> NoReturn:
+def _work(operation: Operation, here: Path) -> NoReturn:
     try:
-        _say("report", json.dumps(_run(operation, world)))
+        _say("report", json.dumps(_run(operation, here)))
     finally:
         os._exit(0)
 
@@ -121,9 +121,9 @@ def main() -> None:
     with open(0, "rb", buffering=0, closefd=False) as requests:
         while line := requests.readline():
             request, name, where = os.fsdecode(line.rstrip(b"\n")).split("\t")
-            operation, world = every[name], Path(where)
-            with operation.neighbour(world):
-                (_prepare if request == "prepare" else _fork)(operation, world)
+            operation, here = every[name], Path(where)
+            with operation.neighbour(here):
+                (_prepare if request == "prepare" else _fork)(operation, here)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ _VALUE: Final = b"value"
 _SLOT_MODE: Final = 0o700
 
 
-def look(world: Path, *, slots: bool = False) -> State:
+def look(here: Path, *, slots: bool = False) -> State:
     """Returns all that is in a world, and its modes, or (`slots`) the library's names there instead."""
     found: State = {}
     pending = [""]
     while pending:
         folder = pending.pop()
-        for entry in os.scandir(world / folder):
+        for entry in os.scandir(here / folder):
             name = os.path.join(folder, entry.name)
             ours = entry.name.startswith(".atomik-") or _is_room(folder)
             if ours is not slots:
@@ -90,10 +90,10 @@ def nothing(_: Path) -> None:
 def file(version: bytes, *, kept: bool = False) -> Build:
     """Has a file as destination; `kept`: with the old version's mode and attributes."""
 
-    def build(world: Path) -> None:
-        _write(world / DESTINATION, version, 0o644)
+    def build(here: Path) -> None:
+        _write(here / DESTINATION, version, 0o644)
         if kept:
-            _keep_metadata(world / DESTINATION, 0o640)
+            _keep_metadata(here / DESTINATION, 0o640)
 
     return build
 
@@ -101,46 +101,46 @@ def file(version: bytes, *, kept: bool = False) -> Build:
 def folder(version: bytes, *, kept: bool = False, mode: int = 0o750) -> Build:
     """Has a folder as destination; `kept`: with the old version's mode and attributes."""
 
-    def build(world: Path) -> None:
-        (world / DESTINATION).mkdir()
-        fill(world / DESTINATION, version)
+    def build(here: Path) -> None:
+        (here / DESTINATION).mkdir()
+        fill(here / DESTINATION, version)
         if kept:
-            _keep_metadata(world / DESTINATION, mode)
+            _keep_metadata(here / DESTINATION, mode)
 
     return build
 
 
-def updated_folder(world: Path) -> None:
+def updated_folder(here: Path) -> None:
     """Has the folder that an update of one file in it leaves."""
-    folder(b"old", kept=True)(world)
-    (world / DESTINATION / "one").write_bytes(b"new")
+    folder(b"old", kept=True)(here)
+    (here / DESTINATION / "one").write_bytes(b"new")
 
 
 def with_backup(live: Build, backup: Build) -> Build:
     """Adds what another version's build makes, as the backup."""
 
-    def both(world: Path) -> None:
-        backup(world)
-        (world / DESTINATION).rename(world / BACKUP)
-        live(world)
+    def both(here: Path) -> None:
+        backup(here)
+        (here / DESTINATION).rename(here / BACKUP)
+        live(here)
 
     return both
 
 
-def two_files(here: bytes | None, other: bytes | None) -> Build:
-    def build(world: Path) -> None:
-        for name, content in ((DESTINATION, here), (OTHER, other)):
+def two_files(one: bytes | None, other: bytes | None) -> Build:
+    def build(here: Path) -> None:
+        for name, content in ((DESTINATION, one), (OTHER, other)):
             if content is not None:
-                _write(world / name, content, 0o644)
+                _write(here / name, content, 0o644)
 
     return build
 
 
-def two_folders(here: bytes, other: bytes) -> Build:
-    def build(world: Path) -> None:
-        for name, content in ((DESTINATION, here), (OTHER, other)):
-            (world / name).mkdir()
-            fill(world / name, content)
+def two_folders(one: bytes, other: bytes) -> Build:
+    def build(here: Path) -> None:
+        for name, content in ((DESTINATION, one), (OTHER, other)):
+            (here / name).mkdir()
+            fill(here / name, content)
 
     return build
 
@@ -152,10 +152,10 @@ GROUPED: Final = (DESTINATION, "beside/file", "beside/folder")
 def grouped(version: bytes | None) -> Build:
     """Has all destinations of a group, or with None only their parents."""
 
-    def build(world: Path) -> None:
-        (world / "beside").mkdir()
+    def build(here: Path) -> None:
+        (here / "beside").mkdir()
         if version is not None:
-            one, two, tree = (world / name for name in GROUPED)
+            one, two, tree = (here / name for name in GROUPED)
             tree.mkdir()
             fill(tree, version)
             for path in (one, two):
@@ -164,29 +164,29 @@ def grouped(version: bytes | None) -> Build:
     return build
 
 
-def grouped_files(world: Path) -> None:
+def grouped_files(here: Path) -> None:
     """Has the files of a group, without its folder."""
-    grouped(None)(world)
+    grouped(None)(here)
     for name in GROUPED[:2]:
-        _write(world / name, b"new", 0o644)
+        _write(here / name, b"new", 0o644)
 
 
 def with_tmp_dir(build: Build) -> Build:
-    def both(world: Path) -> None:
-        build(world)
-        (world / ELSEWHERE).mkdir()
+    def both(here: Path) -> None:
+        build(here)
+        (here / ELSEWHERE).mkdir()
 
     return both
 
 
-def porch(world: Path) -> Path:
+def porch(here: Path) -> Path:
     """Returns where the first writer's slot is."""
-    return names.porch(world / DESTINATION)
+    return names.porch(here / DESTINATION)
 
 
-def in_room(world: Path) -> Path:
+def in_room(here: Path) -> Path:
     """Returns where another writer's slot is."""
-    return names.room(world / DESTINATION) / IN_ROOM
+    return names.room(here / DESTINATION) / IN_ROOM
 
 
 def _fill_slot(slot: Path) -> None:
@@ -199,11 +199,11 @@ def _fill_slot(slot: Path) -> None:
 def with_orphans(build: Build) -> Build:
     """Adds what killed writers have left: a file in the porch, and a folder slot and a file in the room."""
 
-    def all_(world: Path) -> None:
-        build(world)
-        porch(world).write_bytes(b"orphan")
-        _fill_slot(in_room(world))
-        in_room(world).with_name("fedcba9876543210").write_bytes(b"orphan")
+    def all_(here: Path) -> None:
+        build(here)
+        porch(here).write_bytes(b"orphan")
+        _fill_slot(in_room(here))
+        in_room(here).with_name("fedcba9876543210").write_bytes(b"orphan")
 
     return all_
 
@@ -211,9 +211,9 @@ def with_orphans(build: Build) -> Build:
 def with_neighbour(build: Build, slot: Callable[[Path], Path] = porch) -> Build:
     """Adds the slot of a writer that is still in its body, as `alive` and `alive_in_room` say."""
 
-    def both(world: Path) -> None:
-        build(world)
-        _fill_slot(slot(world))
+    def both(here: Path) -> None:
+        build(here)
+        _fill_slot(slot(here))
 
     return both
 
@@ -221,27 +221,27 @@ def with_neighbour(build: Build, slot: Callable[[Path], Path] = porch) -> Build:
 def with_waiting(live: Build, waiting: Build) -> Build:
     """Adds a slot of nobody's with another version, with which the destination can be exchanged."""
 
-    def both(world: Path) -> None:
-        waiting(world)
-        slot = porch(world)
+    def both(here: Path) -> None:
+        waiting(here)
+        slot = porch(here)
         slot.mkdir(_SLOT_MODE)
-        (world / DESTINATION).rename(slot / DESTINATION)
-        live(world)
+        (here / DESTINATION).rename(slot / DESTINATION)
+        live(here)
 
     return both
 
 
 @contextmanager
-def alive(world: Path) -> Generator[None]:
+def alive(here: Path) -> Generator[None]:
     """Holds the lock by which the owner of the porch is known to be alive."""
-    with _locked(porch(world)):
+    with _locked(porch(here)):
         yield
 
 
 @contextmanager
-def alive_in_room(world: Path) -> Generator[None]:
+def alive_in_room(here: Path) -> Generator[None]:
     """Holds the lock by which the owner of a slot in the room is known to be alive."""
-    with _locked(in_room(world)):
+    with _locked(in_room(here)):
         yield
 
 

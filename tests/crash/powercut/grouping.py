@@ -91,41 +91,41 @@ class Grouping:
     def __post_init__(self) -> None:
         self.name = f"group-{'replace' if self.replaced else 'new'}-{self.durability}"
 
-    def prepare(self, root: Path) -> None:
+    def prepare(self, here: Path) -> None:
         for parent in _PARENTS:
-            (root / parent).mkdir()
+            (here / parent).mkdir()
         if self.replaced:
             for member in MEMBERS:
-                versions.build(member.way.version(0, replaced=True), self._place(root, member, 0))
+                versions.build(member.way.version(0, replaced=True), self._place(here, member, 0))
 
-    def run(self, root: Path, returned: Returned) -> None:
+    def run(self, here: Path, returned: Returned) -> None:
         for number in NUMBERS:
-            self._publish(root, number, number, self.durability, overwrite=self.replaced)
+            self._publish(here, number, number, self.durability, overwrite=self.replaced)
             returned(str(number))
 
-    def check(self, root: Path, returned: Sequence[str]) -> list[str]:
+    def check(self, here: Path, returned: Sequence[str]) -> list[str]:
         newest = max(map(int, returned), default=0)
         durable = newest if self.durability == "full" else 0
         problems: list[str] = []
         for member in MEMBERS:
             verdict = judge(
                 member.way,
-                partial(self._place, root, member),
+                partial(self._place, here, member),
                 replaced=self.replaced,
                 newest=newest,
                 durable=durable,
             )
             problems += verdict.problems
-        return problems or self._check_beside(root, newest)
+        return problems or self._check_beside(here, newest)
 
-    def _check_beside(self, root: Path, newest: int) -> list[str]:
+    def _check_beside(self, here: Path, newest: int) -> list[str]:
         """Wants at most one orphan a destination, and none after the groups that had left them have run again."""
         groups = {
-            self._place(root, member, number).name: number
+            self._place(here, member, number).name: number
             for member in MEMBERS
             for number in range(versions.COUNT + 1)
         }
-        folders = [root / parent for parent in _PARENTS]
+        folders = [here / parent for parent in _PARENTS]
         problems = [problem for at in folders for problem in checks.litter(at, groups)]
         if problems:
             return problems
@@ -133,31 +133,31 @@ class Grouping:
         if not waiting and is_chosen(folders[0], newest):
             waiting = {max(newest, 1)}
         for number in sorted(waiting):
-            problems += self._next_writer(root, number)
+            problems += self._next_writer(here, number)
         left = [name for at in folders for names in checks.orphans(at).values() for name in names]
         return problems + ([f"next writer: left {' '.join(left)}"] if left else [])
 
-    def _next_writer(self, root: Path, number: int) -> list[str]:
+    def _next_writer(self, here: Path, number: int) -> list[str]:
         """Publishes to the destinations of group `number` once more, as the program would when it runs again."""
-        problems = attempt(lambda: self._publish(root, number, NEXT, "none", overwrite=True))
+        problems = attempt(lambda: self._publish(here, number, NEXT, "none", overwrite=True))
         if problems:
             return problems
         return [
             f"next writer: {problem}"
             for member in MEMBERS
             for problem in checks.judge(
-                self._place(root, member, number),
+                self._place(here, member, number),
                 {NEXT: member.way.version(NEXT, replaced=self.replaced)},
             ).problems
         ]
 
     def _publish(
-        self, root: Path, where: int, number: int, durability: Durability, *, overwrite: bool
+        self, here: Path, where: int, number: int, durability: Durability, *, overwrite: bool
     ) -> None:
         with atomik.group(durability=durability) as group:
             for member in MEMBERS:
                 version = member.way.version(number, replaced=False)
-                member.add(group, self._place(root, member, where), version, overwrite)
+                member.add(group, self._place(here, member, where), version, overwrite)
 
-    def _place(self, root: Path, member: Member, number: int) -> Path:
-        return root / (member.place if self.replaced else f"{member.place}-{number}")
+    def _place(self, here: Path, member: Member, number: int) -> Path:
+        return here / (member.place if self.replaced else f"{member.place}-{number}")

@@ -20,16 +20,16 @@ class Workload(Protocol):
 
     name: str  # for instance "file-replace-full-4096"
 
-    def prepare(self, root: Path) -> None:
+    def prepare(self, here: Path) -> None:
         """Lay out what stands before the recording. The engine then unmounts and mounts: all of it is durable."""
         ...
 
-    def run(self, root: Path, returned: Returned) -> None:
+    def run(self, here: Path, returned: Returned) -> None:
         """Do the recorded part, and call `returned("1")` as soon as the first commit has returned, and so on."""
         ...
 
-    def check(self, root: Path, returned: Sequence[str]) -> list[str]:
-        """Say what is wrong with the crash state mounted at `root`; the list is empty when nothing is.
+    def check(self, here: Path, returned: Sequence[str]) -> list[str]:
+        """Say what is wrong with the crash state mounted at `here`; the list is empty when nothing is.
 
         `returned` holds the labels recorded before the crash instant: these commits must have survived.
         """

@@ -41,21 +41,21 @@ class Moving:
     def __post_init__(self) -> None:
         self.name = f"{self.label}-{self.durability}"
 
-    def prepare(self, root: Path) -> None:
-        versions.build(self._arrangement(0), root / "parent")
+    def prepare(self, here: Path) -> None:
+        versions.build(self._arrangement(0), here / "parent")
 
-    def run(self, root: Path, returned: Returned) -> None:
+    def run(self, here: Path, returned: Returned) -> None:
         for number in NUMBERS:
-            self.move.step(root / "parent", number)
+            self.move.step(here / "parent", number)
             if self.durability == "full":
-                _sync(root / "parent")
+                _sync(here / "parent")
             returned(str(number))
 
-    def check(self, root: Path, returned: Sequence[str]) -> list[str]:
+    def check(self, here: Path, returned: Sequence[str]) -> list[str]:
         newest = max(map(int, returned), default=0)
         arrangements = {number: self._arrangement(number) for number in range(versions.COUNT + 1)}
         at_least = newest if self.durability == "full" else 0
-        return checks.judge(root / "parent", arrangements, at_least, newest + 1).problems
+        return checks.judge(here / "parent", arrangements, at_least, newest + 1).problems
 
     def _arrangement(self, moves: int) -> Version:
         whole: dict[str, Entry] = {"": Entry(stat.S_IFDIR)}

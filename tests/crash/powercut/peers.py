@@ -35,8 +35,8 @@ class Peer(Publishing):
         super().__post_init__()
         self.name = f"peer-{self.name}"
 
-    def _check_beside(self, root: Path, newest: int) -> list[str]:
-        del root, newest
+    def _check_beside(self, here: Path, newest: int) -> list[str]:
+        del here, newest
         return []
 
 

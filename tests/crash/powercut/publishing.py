@@ -50,95 +50,95 @@ class Publishing:
         also = ("backup",) if self.backup else ()
         self.name = "-".join((self.way.name, kind, self.durability, self.way.size, *where, *also))
 
-    def prepare(self, root: Path) -> None:
-        (root / "parent").mkdir()
-        (root / "staging").mkdir()
+    def prepare(self, here: Path) -> None:
+        (here / "parent").mkdir()
+        (here / "staging").mkdir()
         if self.replaced:
-            versions.build(self.way.version(0, replaced=True), self._place(root, 0))
+            versions.build(self.way.version(0, replaced=True), self._place(here, 0))
 
-    def run(self, root: Path, returned: Returned) -> None:
+    def run(self, here: Path, returned: Returned) -> None:
         threads = running_threads()
         for number in NUMBERS:
-            self._publish(root, number, self.durability, overwrite=self.replaced)
+            self._publish(here, number, self.durability, overwrite=self.replaced)
             returned(str(number))
             wait_for_threads_but(threads)
 
-    def check(self, root: Path, returned: Sequence[str]) -> list[str]:
+    def check(self, here: Path, returned: Sequence[str]) -> list[str]:
         newest = max(map(int, returned), default=0)
         durable = newest if self.durability == "full" else 0
-        problems = self._check_content(root, newest, durable)
-        return problems or self._check_beside(root, newest)
+        problems = self._check_content(here, newest, durable)
+        return problems or self._check_beside(here, newest)
 
-    def _check_content(self, root: Path, newest: int, durable: int) -> list[str]:
+    def _check_content(self, here: Path, newest: int, durable: int) -> list[str]:
         verdict = judge(
             self.way,
-            lambda number: self._place(root, number),
+            lambda number: self._place(here, number),
             replaced=self.replaced,
             newest=newest,
             durable=durable,
         )
         if self.backup and verdict.version is not None:
-            return verdict.problems + self._check_backup(root, verdict.version, durable)
+            return verdict.problems + self._check_backup(here, verdict.version, durable)
         return verdict.problems
 
-    def _check_backup(self, root: Path, live: int, durable: int) -> list[str]:
+    def _check_backup(self, here: Path, live: int, durable: int) -> list[str]:
         """The displaced version takes the backup's name just after the publish, so the one before may still have it."""
         numbers = range(versions.COUNT + 1)
         known = {-1: MISSING} | {number: self._expected(number, durable) for number in numbers}
         at_least = max(durable - 1, live - 2, -1)
-        return checks.judge(root / "parent" / BACKUP, known, at_least, live - 1).problems
+        return checks.judge(here / "parent" / BACKUP, known, at_least, live - 1).problems
 
     def _expected(self, number: int, durable: int) -> Version:
         return expected(self.way, number, durable, replaced=self.replaced)
 
-    def _check_beside(self, root: Path, newest: int) -> list[str]:
-        known = {self._place(root, number).name for number in range(versions.COUNT + 1)}
+    def _check_beside(self, here: Path, newest: int) -> list[str]:
+        known = {self._place(here, number).name for number in range(versions.COUNT + 1)}
         known |= {BACKUP} if self.backup else set()
-        folders = (root / "parent", root / "staging")
+        folders = (here / "parent", here / "staging")
         problems = [problem for at in folders for problem in checks.litter(at, known)]
         if problems:
             return problems
         waiting = {name for at in folders for name in checks.orphans(at)}
-        if not waiting and is_chosen(root / "parent", newest):
-            waiting = {self._place(root, max(newest, 1)).name}
+        if not waiting and is_chosen(here / "parent", newest):
+            waiting = {self._place(here, max(newest, 1)).name}
         for name in sorted(waiting):
-            problems += self._next_writer(root, name)
+            problems += self._next_writer(here, name)
         left = [name for at in folders for names in checks.orphans(at).values() for name in names]
         return problems + ([f"next writer: left {' '.join(left)}"] if left else [])
 
-    def _next_writer(self, root: Path, name: str) -> list[str]:
+    def _next_writer(self, here: Path, name: str) -> list[str]:
         """Publishes once more in the crash state, as the program would when it runs again."""
-        place = root / "parent" / name
-        base = self._present(root, place)
-        problems = attempt(lambda: self._publish(root, NEXT, "none", overwrite=True, name=name))
+        place = here / "parent" / name
+        base = self._present(here, place)
+        problems = attempt(lambda: self._publish(here, NEXT, "none", overwrite=True, name=name))
         if problems:
             return problems
         published = {NEXT: self.way.next_version(base, replaced=self.replaced)}
         found = checks.judge(place, published).problems
         if self.backup:
             displaced = {base: self._expected(base, durable=0)}
-            found += checks.judge(root / "parent" / BACKUP, displaced).problems
+            found += checks.judge(here / "parent" / BACKUP, displaced).problems
         return [f"next writer: {problem}" for problem in found]
 
-    def _present(self, root: Path, place: Path) -> int:
+    def _present(self, here: Path, place: Path) -> int:
         """Returns which version stands at `place` in a crash state that has been checked; 0, too, where none does."""
         known = {
             number: self._expected(number, durable=0)
             for number in range(versions.COUNT + 1)
-            if self._place(root, number) == place
+            if self._place(here, number) == place
         }
         return checks.judge(place, known).version or 0
 
     def _publish(
         self,
-        root: Path,
+        here: Path,
         number: int,
         durability: Durability,
         *,
         overwrite: bool,
         name: str | None = None,
     ) -> None:
-        place = self._place(root, number) if name is None else root / "parent" / name
+        place = self._place(here, number) if name is None else here / "parent" / name
         how: How = {"overwrite": overwrite, "durability": durability}
         if self.backup:
             how["backup"] = BACKUP
@@ -146,12 +146,12 @@ class Publishing:
             case "unnamed":
                 self.way.publish(place, number, how)
             case "elsewhere":
-                self.way.publish(place, number, {**how, "tmp_dir": root / "staging"})
+                self.way.publish(place, number, {**how, "tmp_dir": here / "staging"})
             case "named":
                 without_unnamed_files(lambda: self.way.publish(place, number, how))
 
-    def _place(self, root: Path, number: int) -> Path:
-        return root / "parent" / ("live" if self.replaced else f"new-{number}")
+    def _place(self, here: Path, number: int) -> Path:
+        return here / "parent" / ("live" if self.replaced else f"new-{number}")
 
 
 def judge(

@@ -25,21 +25,21 @@ class Replace:
         self._sync_folder = sync_folder
         self._promise = promise
 
-    def prepare(self, root: Path) -> None:
-        (root / "file").write_bytes(_content(0))
+    def prepare(self, here: Path) -> None:
+        (here / "file").write_bytes(_content(0))
 
-    def run(self, root: Path, returned: Returned) -> None:
+    def run(self, here: Path, returned: Returned) -> None:
         for number in range(1, _VERSIONS + 1):
-            (root / "tmp").write_bytes(_content(number))
+            (here / "tmp").write_bytes(_content(number))
             if self._sync_file:
-                _sync(root / "tmp")
-            (root / "tmp").rename(root / "file")
+                _sync(here / "tmp")
+            (here / "tmp").rename(here / "file")
             if self._sync_folder:
-                _sync(root)
+                _sync(here)
             returned(str(number))
 
-    def check(self, root: Path, returned: Sequence[str]) -> list[str]:
-        content = (root / "file").read_bytes()
+    def check(self, here: Path, returned: Sequence[str]) -> list[str]:
+        content = (here / "file").read_bytes()
         for number in range(_VERSIONS + 1):
             if content == _content(number):
                 oldest = max(map(int, returned), default=0) if self._promise else 0
@@ -54,20 +54,20 @@ class Overwrite:
 
     name = "overwrite"
 
-    def prepare(self, root: Path) -> None:
-        (root / "file").write_bytes(_content(0) * 4)
+    def prepare(self, here: Path) -> None:
+        (here / "file").write_bytes(_content(0) * 4)
 
-    def run(self, root: Path, returned: Returned) -> None:
+    def run(self, here: Path, returned: Returned) -> None:
         for number in range(1, _VERSIONS + 1):
-            fd = os.open(root / "file", os.O_WRONLY)
+            fd = os.open(here / "file", os.O_WRONLY)
             os.write(fd, _content(number) * 4)
             os.fsync(fd)
             os.close(fd)
             returned(str(number))
 
-    def check(self, root: Path, returned: Sequence[str]) -> list[str]:
+    def check(self, here: Path, returned: Sequence[str]) -> list[str]:
         del returned
-        return [] if len(set((root / "file").read_bytes())) == 1 else ["torn: of two versions"]
+        return [] if len(set((here / "file").read_bytes())) == 1 else ["torn: of two versions"]
 
 
 class Scribble:
@@ -75,25 +75,25 @@ class Scribble:
 
     name = "scribble"
 
-    def prepare(self, root: Path) -> None:
-        (root / "kept").write_bytes(_content(0))
+    def prepare(self, here: Path) -> None:
+        (here / "kept").write_bytes(_content(0))
 
-    def run(self, root: Path, returned: Returned) -> None:
+    def run(self, here: Path, returned: Returned) -> None:
         for number in range(3):
-            (root / f"new-{number}").write_bytes(_content(number))
-            _sync(root / f"new-{number}")
+            (here / f"new-{number}").write_bytes(_content(number))
+            _sync(here / f"new-{number}")
             returned(str(number))
 
-    def check(self, root: Path, returned: Sequence[str]) -> list[str]:
+    def check(self, here: Path, returned: Sequence[str]) -> list[str]:
         del returned
-        problems = ["left over: the mess"] if (root / "mess").exists() else []
-        problems += ["left over: its bytes"] if _holds(root.parent.parent / "state", _MESS) else []
-        kept = root / "kept"
+        problems = ["left over: the mess"] if (here / "mess").exists() else []
+        problems += ["left over: its bytes"] if _holds(here.parent.parent / "state", _MESS) else []
+        kept = here / "kept"
         if not kept.exists() or kept.read_bytes() != _content(0):
             problems.append("left over: a deletion")
         kept.unlink(missing_ok=True)
-        (root / "mess").write_bytes(_MESS * 256)
-        _sync(root / "mess")
+        (here / "mess").write_bytes(_MESS * 256)
+        _sync(here / "mess")
         return problems
 
 
@@ -102,11 +102,11 @@ class Vandal:
 
     name = "vandal"
 
-    def prepare(self, root: Path) -> None: ...
+    def prepare(self, here: Path) -> None: ...
 
-    def run(self, root: Path, returned: Returned) -> None:
+    def run(self, here: Path, returned: Returned) -> None:
         del returned
-        disk = os.open(root.parent.parent / "disk" / fuse.IMAGE, os.O_RDWR)
+        disk = os.open(here.parent.parent / "disk" / fuse.IMAGE, os.O_RDWR)
         start, length = _EXT4_SUPERBLOCK.start, _EXT4_SUPERBLOCK.stop - _EXT4_SUPERBLOCK.start
         before = os.pread(disk, length, start)
         linux.punch_hole(disk, start, length)
@@ -115,8 +115,8 @@ class Vandal:
         os.fsync(disk)
         os.close(disk)
 
-    def check(self, root: Path, returned: Sequence[str]) -> list[str]:
-        del root, returned
+    def check(self, here: Path, returned: Sequence[str]) -> list[str]:
+        del here, returned
         return []
 
 

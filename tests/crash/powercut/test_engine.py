@@ -119,9 +119,9 @@ def test_nothing_of_one_state_is_left_in_the_next(configuration: str) -> None:
     assert (outcome.tried, outcome.bad, outcome.errors) == (40, 0, [])
 
 
-def test_a_loop_device_forgets_what_it_was_before_the_file_changed(tmp_path: Path) -> None:
+def test_a_loop_device_forgets_what_it_was_before_the_file_changed(here: Path) -> None:
     need("ext4")
-    image = tmp_path / "image"
+    image = here / "image"
     image.write_bytes(b"old" + bytes(4093))
     with linux.Loop(image, direct=False) as loop:
         assert os.pread(loop.fd, 3, 0) == b"old"
@@ -141,7 +141,7 @@ def test_a_state_that_cannot_be_mounted_is_an_error_and_not_a_verdict() -> None:
 
 @pytest.mark.parametrize("neighbour", ["busy", "quiet"])
 def test_killing_the_command_frees_its_processes_and_loop_devices(
-    tmp_path: Path, neighbour: str
+    here: Path, neighbour: str
 ) -> None:
     need("ext4")
     options = ("--workload", "folder-replace-full-tree", "--neighbour", neighbour, "--jobs", "1")
@@ -149,7 +149,7 @@ def test_killing_the_command_frees_its_processes_and_loop_devices(
         [sys.executable, "-m", "powercut", "--filesystem", "ext4", *options],
         env={
             **os.environ,
-            "TMPDIR": str(tmp_path),
+            "TMPDIR": str(here),
             "PYTHONPATH": os.pathsep.join(sys.path),
             "PYTHONUNBUFFERED": "1",
         },
@@ -163,7 +163,7 @@ def test_killing_the_command_frees_its_processes_and_loop_devices(
         used = [
             path
             for path in _loop_devices()
-            if tmp_path.name in _backing_file(path) and _backing_file(path).endswith(recording)
+            if here.name in _backing_file(path) and _backing_file(path).endswith(recording)
         ]
     assert used
     command.send_signal(signal.SIGKILL)
@@ -172,7 +172,7 @@ def test_killing_the_command_frees_its_processes_and_loop_devices(
     while any(map(_is_left, used)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert [path for path in used if _is_left(path)] == []
-    for folder in tmp_path.iterdir():
+    for folder in here.iterdir():
         folder.rmdir()
 
 
@@ -193,10 +193,10 @@ def _is_left(path: Path) -> bool:
 
 
 def test_the_command_prints_a_table_and_writes_it_as_json(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     need("ext4")
-    report = tmp_path / "report.json"
+    report = here / "report.json"
     workload = "rename-file-replace-full"
     options = ["--filesystem", "ext4", "--workload", workload, "--states", "7", "--jobs", "1"]
     assert main([*options, "--seed", "5", "--json", str(report)]) == 0
@@ -220,10 +220,10 @@ def test_a_bad_state_fails_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_peers_do_is_told_and_no_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     need("xfs")
-    report = tmp_path / "report.json"
+    report = here / "report.json"
     workload = "peer-replace-unsynced-replace-full-102400"
     options = ["--filesystem", "xfs", "--workload", workload, "--neighbour", "busy", "--peers"]
     assert main([*options, "--states", "40", "--jobs", "1", "--json", str(report)]) == 0

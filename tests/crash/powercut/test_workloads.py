@@ -39,25 +39,27 @@ def find(name: str) -> Workload:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def user_xattrs(here: Path) -> None:
     try:
-        os.setxattr(tmp_path, versions.KEPT, b"")
+        os.setxattr(here, versions.KEPT, b"")
     except OSError as error:
         if error.errno != errno.ENOTSUP:
             raise
-        pytest.skip(f"{tmp_path} is on a filesystem without user xattrs")
-    return tmp_path
+        pytest.skip(f"{here} is on a filesystem without user xattrs")
 
 
-def states(workload: Workload, root: Path) -> list[Path]:
+needs_user_xattrs = pytest.mark.usefixtures("user_xattrs")
+
+
+def states(workload: Workload, here: Path) -> list[Path]:
     """Runs a workload and returns what its folder was like before it and after each commit."""
-    live = root / "live"
+    live = here / "live"
     live.mkdir()
     threads = publishing.running_threads()
     found: list[Path] = []
 
     def remember() -> None:
-        found.append(root / f"after-{len(found)}")
+        found.append(here / f"after-{len(found)}")
         shutil.copytree(live, found[-1], symlinks=True)
 
     def returned(label: str) -> None:
@@ -76,29 +78,32 @@ def kinds(problems: Sequence[str]) -> set[str]:
     return {problem.partition(":")[0] for problem in problems}
 
 
+@needs_user_xattrs
 @named(WORKLOADS)
-def test_a_workload_without_a_power_cut_passes(workload: Workload, root: Path) -> None:
-    after = states(workload, root)
+def test_a_workload_without_a_power_cut_passes(workload: Workload, here: Path) -> None:
+    after = states(workload, here)
 
     assert len(after) == COUNT + 1
     for number, state in enumerate(after):
         assert workload.check(state, ALL_LABELS[:number]) == []
 
 
+@needs_user_xattrs
 @named(WORKLOADS)
 def test_a_returned_version_is_missed_exactly_if_it_was_durable(
-    workload: Workload, root: Path
+    workload: Workload, here: Path
 ) -> None:
-    before_the_last = states(workload, root)[COUNT - 1]
+    before_the_last = states(workload, here)[COUNT - 1]
 
     problems = workload.check(before_the_last, ALL_LABELS)
 
     assert kinds(problems) == ({"lost"} if "-full" in workload.name else set())
 
 
+@needs_user_xattrs
 @named(QUICK)
-def test_a_version_that_was_not_begun_is_noticed(workload: Workload, root: Path) -> None:
-    assert kinds(workload.check(states(workload, root)[COUNT], ALL_LABELS[:1])) == {"future"}
+def test_a_version_that_was_not_begun_is_noticed(workload: Workload, here: Path) -> None:
+    assert kinds(workload.check(states(workload, here)[COUNT], ALL_LABELS[:1])) == {"future"}
 
 
 def test_names_tell_workloads_apart() -> None:
@@ -205,11 +210,12 @@ def cases() -> list[object]:
     return found
 
 
+@needs_user_xattrs
 @pytest.mark.parametrize(("workload", "file", "damage", "kind"), cases())
 def test_damage_is_noticed(
-    workload: Workload, file: str, damage: Callable[[Path], None], kind: str, root: Path
+    workload: Workload, file: str, damage: Callable[[Path], None], kind: str, here: Path
 ) -> None:
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
 
     damage(state / file)
 
@@ -219,43 +225,47 @@ def test_damage_is_noticed(
 # Mixtures of versions that are complete by themselves.
 
 
-def test_blocks_of_two_versions_are_noticed(root: Path) -> None:
+@needs_user_xattrs
+def test_blocks_of_two_versions_are_noticed(here: Path) -> None:
     workload = find("file-wb-replace-full-102400")
-    *_, old, new = states(workload, root)
+    *_, old, new = states(workload, here)
 
     _overwrite(new / "parent/live", 0, (old / "parent/live").read_bytes()[:8192])
 
     assert kinds(workload.check(new, ALL_LABELS)) == {"mixed"}
 
 
-def test_the_mode_of_another_version_is_noticed(root: Path) -> None:
+@needs_user_xattrs
+def test_the_mode_of_another_version_is_noticed(here: Path) -> None:
     workload = find("file-w-replace-full-4096")
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
 
     (state / "parent/live").chmod(FILE_MODES[COUNT - 1])
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"metadata"}
 
 
-def test_an_xattr_of_another_version_is_noticed(root: Path) -> None:
+@needs_user_xattrs
+def test_an_xattr_of_another_version_is_noticed(here: Path) -> None:
     workload = find("file-wb-replace-full-4096")
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
 
     os.setxattr(state / "parent/live", versions.VERSION, b"3")
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"metadata"}
 
 
+@needs_user_xattrs
 @pytest.mark.parametrize("name", ["folder-replace-full-tree", "path-folder-replace-full-tree"])
 @pytest.mark.parametrize(
     ("entry", "kind"),
     [("a/5", "mixed"), ("a/b/c/19-of-3", "mixed"), ("a/link", "mixed"), ("empty", "metadata")],
 )
 def test_an_entry_of_another_version_in_a_tree_is_noticed(
-    name: str, entry: str, kind: str, root: Path
+    name: str, entry: str, kind: str, here: Path
 ) -> None:
     workload = find(name)
-    *_, old, new = states(workload, root)
+    *_, old, new = states(workload, here)
     source, target = old / "parent/live" / entry, new / "parent/live" / entry
 
     if source.is_dir():
@@ -267,9 +277,10 @@ def test_an_entry_of_another_version_in_a_tree_is_noticed(
     assert kinds(workload.check(new, ALL_LABELS)) == {kind}
 
 
-def test_a_folder_gets_a_read_only_mode_before_its_commit_returns(root: Path) -> None:
+@needs_user_xattrs
+def test_a_folder_gets_a_read_only_mode_before_its_commit_returns(here: Path) -> None:
     workload = find("folder-read-only-replace-full-tree")
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
 
     (state / "parent/live").chmod(0o701)
 
@@ -278,12 +289,13 @@ def test_a_folder_gets_a_read_only_mode_before_its_commit_returns(root: Path) ->
     assert workload.check(state, ALL_LABELS[:-1]) == []
 
 
+@needs_user_xattrs
 @pytest.mark.parametrize("age", [1, 2])
-def test_a_backup_of_a_version_too_early_is_noticed(age: int, root: Path) -> None:
-    after = states(find("folder-replace-full-tree-backup"), root)
+def test_a_backup_of_a_version_too_early_is_noticed(age: int, here: Path) -> None:
+    after = states(find("folder-replace-full-tree-backup"), here)
     backup = after[COUNT] / "parent" / BACKUP
 
-    backup.rename(root / "right")
+    backup.rename(here / "right")
     shutil.copytree(after[COUNT - age] / "parent" / BACKUP, backup, symlinks=True)
 
     assert kinds(find("folder-replace-full-tree-backup").check(after[COUNT], ALL_LABELS)) == {
@@ -291,22 +303,24 @@ def test_a_backup_of_a_version_too_early_is_noticed(age: int, root: Path) -> Non
     }
 
 
+@needs_user_xattrs
 @pytest.mark.parametrize("entry", ["5", "0", "18-of-4", "link"])
-def test_an_entry_that_an_update_has_lost_is_noticed(entry: str, root: Path) -> None:
+def test_an_entry_that_an_update_has_lost_is_noticed(entry: str, here: Path) -> None:
     workload = find("folder-update-replace-full-tree")
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
 
     next((state / "parent/live").rglob(entry)).unlink()
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"missing"}
 
 
+@needs_user_xattrs
 @pytest.mark.parametrize("name", ["file-a-replace-full-5000", "file-r+-replace-full-102400"])
-def test_an_edit_of_another_version_is_noticed(name: str, root: Path) -> None:
+def test_an_edit_of_another_version_is_noticed(name: str, here: Path) -> None:
     """An edit that was made of the version before the last one: the last one is lost."""
     workload = find(name)
     assert isinstance(workload, Publishing)
-    *_, earlier, _last, final = states(workload, root)
+    *_, earlier, _last, final = states(workload, here)
 
     place = final / "parent/live"
     shutil.copy2(earlier / "parent/live", place)
@@ -318,13 +332,14 @@ def test_an_edit_of_another_version_is_noticed(name: str, root: Path) -> None:
 # What lies beside the destination.
 
 
+@needs_user_xattrs
 @pytest.mark.leaves_orphans
 @pytest.mark.parametrize(
     "where", [("porch", "0123456789abcdef"), ("0123456789abcdef", "fedcba9876543210")]
 )
-def test_two_orphans_of_one_destination_are_noticed(where: tuple[str, str], root: Path) -> None:
+def test_two_orphans_of_one_destination_are_noticed(where: tuple[str, str], here: Path) -> None:
     workload = find("folder-replace-full-tree")
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
     live = state / "parent/live"
     for slot in where:
         place = slot_names.porch(live) if slot == "porch" else slot_names.room(live) / slot
@@ -333,6 +348,7 @@ def test_two_orphans_of_one_destination_are_noticed(where: tuple[str, str], root
     assert kinds(workload.check(state, ALL_LABELS)) == {"litter"}
 
 
+@needs_user_xattrs
 @pytest.mark.leaves_orphans
 @pytest.mark.parametrize(
     "name",
@@ -345,19 +361,20 @@ def test_two_orphans_of_one_destination_are_noticed(where: tuple[str, str], root
         ".live",
     ],
 )
-def test_what_belongs_to_nobody_is_noticed(name: str, root: Path) -> None:
+def test_what_belongs_to_nobody_is_noticed(name: str, here: Path) -> None:
     workload = find("file-wb-replace-full-4096")
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
 
     (state / "parent" / name).touch()
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"litter"}
 
 
+@needs_user_xattrs
 @pytest.mark.parametrize("where", ["porch", "room"])
 @named([workload for workload in QUICK if isinstance(workload, Publishing) and workload.replaced])
-def test_the_next_writer_removes_an_orphan(workload: Workload, where: str, root: Path) -> None:
-    state = states(workload, root)[COUNT]
+def test_the_next_writer_removes_an_orphan(workload: Workload, where: str, here: Path) -> None:
+    state = states(workload, here)[COUNT]
     live = state / "parent/live"
     orphan = (
         slot_names.porch(live) if where == "porch" else slot_names.room(live) / "0123456789abcdef"
@@ -369,19 +386,21 @@ def test_the_next_writer_removes_an_orphan(workload: Workload, where: str, root:
     assert set(os.listdir(state / "parent")) - {BACKUP} == {"live"}
 
 
+@needs_user_xattrs
 @named([workload for workload in QUICK if isinstance(workload, Publishing) and workload.replaced])
-def test_the_next_writer_removes_a_lock_that_was_left(workload: Workload, root: Path) -> None:
-    state = states(workload, root)[COUNT]
+def test_the_next_writer_removes_a_lock_that_was_left(workload: Workload, here: Path) -> None:
+    state = states(workload, here)[COUNT]
     slot_names.lock(state / "parent/live").touch(0o600)
 
     assert workload.check(state, ALL_LABELS) == []
     assert set(os.listdir(state / "parent")) - {BACKUP} == {"live"}
 
 
+@needs_user_xattrs
 @pytest.mark.leaves_orphans
-def test_an_orphan_that_the_next_writer_leaves_is_noticed(root: Path) -> None:
+def test_an_orphan_that_the_next_writer_leaves_is_noticed(here: Path) -> None:
     workload = find("file-wb-replace-full-4096")
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
     # No writer removes what another user has.
     room = slot_names.room(state / "parent/live", os.geteuid() + 1)
     room.mkdir()
@@ -389,28 +408,30 @@ def test_an_orphan_that_the_next_writer_leaves_is_noticed(root: Path) -> None:
     assert kinds(workload.check(state, ALL_LABELS)) == {"next writer"}
 
 
+@needs_user_xattrs
 @pytest.mark.leaves_orphans
-def test_a_next_writer_that_fails_is_noticed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_next_writer_that_fails_is_noticed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(errno.EPERM, "refused")
 
     workload = find("write_bytes-replace-full-4096")
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
     slot_names.porch(state / "parent/live").touch()
     monkeypatch.setattr(atomik, "write_bytes", refuse)
 
     assert kinds(workload.check(state, ALL_LABELS)) == {"next writer"}
 
 
+@needs_user_xattrs
 @pytest.mark.leaves_orphans
 def test_a_next_writer_that_writes_nothing_is_noticed(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def write_nothing(*_: object, **__: object) -> None:
         pass
 
     workload = find("write_bytes-replace-full-4096")
-    state = states(workload, root)[COUNT]
+    state = states(workload, here)[COUNT]
     slot_names.porch(state / "parent/live").touch()
     monkeypatch.setattr(atomik, "write_bytes", write_nothing)
 
@@ -420,40 +441,41 @@ def test_a_next_writer_that_writes_nothing_is_noticed(
 # The means.
 
 
-def test_named_staging_has_a_name(tmp_path: Path) -> None:
+def test_named_staging_has_a_name(here: Path) -> None:
     stagings: list[Path | None] = []
 
     def publish() -> None:
-        guard = atomik.file(tmp_path / "file")
+        guard = atomik.file(here / "file")
         with guard:
             stagings.append(guard.staging)
 
     without_unnamed_files(publish)
 
-    assert stagings == [slot_names.porch(tmp_path / "file") / "file"]
+    assert stagings == [slot_names.porch(here / "file") / "file"]
 
 
-def test_unnamed_files_are_refused_to_one_call_only(tmp_path: Path) -> None:
+def test_unnamed_files_are_refused_to_one_call_only(here: Path) -> None:
     def refused() -> None:
         with pytest.raises(OSError) as caught:
-            os.open(tmp_path, os.O_TMPFILE | os.O_RDWR)
+            os.open(here, os.O_TMPFILE | os.O_RDWR)
         assert caught.value.errno == errno.EOPNOTSUPP
 
     without_unnamed_files(refused)
 
-    os.close(os.open(tmp_path, os.O_TMPFILE | os.O_RDWR))
+    os.close(os.open(here, os.O_TMPFILE | os.O_RDWR))
 
 
+@needs_user_xattrs
 @named(peers.PEERS)
-def test_a_peer_without_a_power_cut_passes(workload: Workload, root: Path) -> None:
-    after = states(workload, root)
+def test_a_peer_without_a_power_cut_passes(workload: Workload, here: Path) -> None:
+    after = states(workload, here)
 
     for number, state in enumerate(after):
         assert workload.check(state, ALL_LABELS[:number]) == []
 
 
-def test_a_missing_peer_has_a_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv(peers.FOLDER_VARIABLE, str(tmp_path))
+def test_a_missing_peer_has_a_reason(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    monkeypatch.setenv(peers.FOLDER_VARIABLE, str(here))
 
-    assert peers.unavailable("safer") == f"safer is not installed in {tmp_path}"
+    assert peers.unavailable("safer") == f"safer is not installed in {here}"
     assert peers.unavailable(None) is None

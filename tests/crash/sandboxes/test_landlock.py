@@ -92,10 +92,10 @@ def test_what_would_move_between_folders_is_refused_before_the_body(
 @each_interface
 @pytest.mark.parametrize("call", ALL)
 def test_a_backup_and_a_tmp_dir_are_refused_before_the_body(
-    tmp_path: Path, call: str, interface: int
+    here: Path, call: str, interface: int
 ) -> None:
     for name, exists in (("backup", True), ("tmp_dir", False), ("tmp_dir", True)):
-        (home := tmp_path / f"{name} {exists}").mkdir()
+        (home := here / f"{name} {exists}").mkdir()
         value = "destination.old" if name == "backup" else home
         if name == "tmp_dir":
             (value := home / "tmp").mkdir()
@@ -109,25 +109,25 @@ def test_a_backup_and_a_tmp_dir_are_refused_before_the_body(
 @each_exists
 @pytest.mark.parametrize("call", IN_GROUP)
 def test_a_group_refuses_its_members_before_their_bodies(
-    tmp_path: Path, call: str, exists: bool, interface: int
+    here: Path, call: str, exists: bool, interface: int
 ) -> None:
     if exists:
-        old(call, tmp_path / "destination")
+        old(call, here / "destination")
 
     def work() -> Attempt:
-        landlock.restrict(tmp_path, interface, without=("REFER",))
+        landlock.restrict(here, interface, without=("REFER",))
         with atomik.group() as group:
-            return attempt(IN_GROUP[call], tmp_path / "destination", group=group, overwrite=exists)
+            return attempt(IN_GROUP[call], here / "destination", group=group, overwrite=exists)
 
-    assert_refused(run_as(ROOT, work), tmp_path, exists)
+    assert_refused(run_as(ROOT, work), here, exists)
 
 
 @each_interface
 @on_local_filesystems
 def test_probe_tells_the_truth(fs: Filesystem, interface: int) -> None:
     def answers(without: tuple[str, ...]) -> tuple[bool, ...]:
-        landlock.restrict(fs.path, interface, without)
-        probe = atomik.probe(fs.path)
+        landlock.restrict(fs.here, interface, without)
+        probe = atomik.probe(fs.here)
         return probe.noreplace, probe.exchange, probe.hard_links, probe.unnamed_files
 
     assert run_as(ROOT, partial(answers, ("REFER",))) == (False, False, True, True)
@@ -136,14 +136,12 @@ def test_probe_tells_the_truth(fs: Filesystem, interface: int) -> None:
 
 
 @each_interface
-def test_files_are_replaced_although_another_writer_is_at_it(
-    tmp_path: Path, interface: int
-) -> None:
-    destination = tmp_path / "destination"
+def test_files_are_replaced_although_another_writer_is_at_it(here: Path, interface: int) -> None:
+    destination = here / "destination"
     destination.write_bytes(b"old")
 
     def work() -> None:
-        landlock.restrict(tmp_path, interface, without=("REFER",))
+        landlock.restrict(here, interface, without=("REFER",))
         atomik.write_bytes(destination, b"new", overwrite=True)
 
     # It holds the porch, so that the other has to use another name for a moment.
@@ -151,7 +149,7 @@ def test_files_are_replaced_although_another_writer_is_at_it(
         staging.write_bytes(b"newer")
         run_as(ROOT, work)
         assert destination.read_bytes() == b"new"
-        assert len(os.listdir(tmp_path)) == 2
+        assert len(os.listdir(here)) == 2
     assert destination.read_bytes() == b"newer"
 
 
@@ -160,17 +158,17 @@ def test_files_are_replaced_although_another_writer_is_at_it(
 @pytest.mark.parametrize("interface", INTERFACES[1:])
 @pytest.mark.parametrize("call", ALL)
 def test_a_sandbox_that_allows_it_changes_nothing(
-    tmp_path: Path, call: str, exists: bool, interface: int
+    here: Path, call: str, exists: bool, interface: int
 ) -> None:
     if exists:
-        old(call, tmp_path / "destination")
+        old(call, here / "destination")
 
     def work() -> None:
-        landlock.restrict(tmp_path, interface)
-        ALL[call](tmp_path / "destination", overwrite=exists)
+        landlock.restrict(here, interface)
+        ALL[call](here / "destination", overwrite=exists)
 
     run_as(ROOT, work)
-    assert os.listdir(tmp_path) == ["destination"]
+    assert os.listdir(here) == ["destination"]
 
 
 MISSING: Final = ("MAKE_REG", "MAKE_DIR", "WRITE_FILE", "READ_DIR", "REMOVE_FILE", "REMOVE_DIR")
@@ -200,10 +198,10 @@ def wrong(call: str, home: Path, right: str, exists: bool) -> Iterator[str]:
 
 @pytest.mark.leaves_orphans
 @pytest.mark.parametrize("right", MISSING)
-def test_no_other_missing_right_costs_the_old_version(tmp_path: Path, right: str) -> None:
+def test_no_other_missing_right_costs_the_old_version(here: Path, right: str) -> None:
     assert [
         found
         for call in (*MAKING_FILES, *MAKING_FOLDERS)
         for exists in (False, True)
-        for found in wrong(call, tmp_path / f"{call} {exists}", right, exists)
+        for found in wrong(call, here / f"{call} {exists}", right, exists)
     ] == []

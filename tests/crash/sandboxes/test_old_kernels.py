@@ -81,7 +81,7 @@ def test_what_is_missing_has_an_equal_or_is_refused(fs: Filesystem, number: int)
         f"without {name}: {broken}"
         for name, gap in GAPS.items()
         for broken in violations_under(
-            gap.rules(number), fs.path / "denied", gap.leaves(system, number)
+            gap.rules(number), fs.here / "denied", gap.leaves(system, number)
         )
     ] == []
 
@@ -94,7 +94,7 @@ def test_a_sandbox_that_denies_a_helper_changes_nothing(fs: Filesystem, number: 
         f"without {', '.join(helpers)}: {broken}"
         for helpers in HELPERS
         for broken in violations_under(
-            [Rule(helper, number) for helper in helpers], fs.path / "denied", system, "full"
+            [Rule(helper, number) for helper in helpers], fs.here / "denied", system, "full"
         )
     ] == []
 
@@ -138,7 +138,7 @@ def test_no_fallback_publishes_what_it_could_not_sync(fs: Filesystem) -> None:
     assert [
         f"without {name}: {broken}"
         for name, gap in {"nothing": Gap(), **GAPS}.items()
-        for broken in unsynced_under(gap, errno.EINVAL, fs.path / "denied")
+        for broken in unsynced_under(gap, errno.EINVAL, fs.here / "denied")
     ] == []
 
 
@@ -154,9 +154,9 @@ def test_what_one_filesystem_lacks_is_not_held_against_another(
         # In one process that has asked nothing yet, and back again.
         first, second = System.of(fs), System.of(other)
         return (
-            violations(fs.path / "one", first)
-            + violations(other.path / "other", second)
-            + violations(fs.path / "again", first)
+            violations(fs.here / "one", first)
+            + violations(other.here / "other", second)
+            + violations(fs.here / "again", first)
         )
 
     assert run_as(ROOT, both) == []
@@ -178,12 +178,12 @@ def test_an_answer_that_only_one_thread_gets_is_not_remembered(fs: Filesystem, n
         def denied() -> None:
             # Without SECCOMP_FILTER_FLAG_TSYNC a filter is its thread's alone (seccomp(2)).
             deny(gap.rules(number))
-            found.extend(violations(fs.path / "denied", gap.leaves(system, number)))
+            found.extend(violations(fs.here / "denied", gap.leaves(system, number)))
 
         thread = threading.Thread(target=denied)
         thread.start()
         thread.join()
-        return found + violations(fs.path / "free", system)
+        return found + violations(fs.here / "free", system)
 
     assert run_as(ROOT, both) == []
 

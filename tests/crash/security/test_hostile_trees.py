@@ -70,11 +70,11 @@ def specials(tree: Path, _: Home) -> None:
     os.mkfifo(tree / "pipe")
     os.mknod(tree / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
     os.mknod(tree / "block", stat.S_IFBLK | 0o666, os.makedev(7, 200))
-    here = os.getcwd()
+    cwd = os.getcwd()
     os.chdir(tree)  # a socket's path has at most 107 bytes
     with contextlib.closing(socket.socket(socket.AF_UNIX)) as listening:
         listening.bind("socket")
-    os.chdir(here)
+    os.chdir(cwd)
 
 
 def deep(tree: Path) -> None:

@@ -52,7 +52,7 @@ ENDINGS: Final = {
 
 def end(program: str, kind: Kind, fs: Filesystem, expected: Expected) -> None:
     """Runs a program over an old version and looks at its end and at what it left."""
-    destination = fs.path / "destination"
+    destination = fs.here / "destination"
     kind.publish(destination, "old")
     ended = run_program(_PROGRAMS, program, kind.name, destination)
     assert (ended.returncode, ended.stdout) == (expected.status, expected.says), ended.stderr

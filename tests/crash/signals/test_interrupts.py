@@ -132,7 +132,7 @@ def each_call(
     prepare: Callable[[], object],
 ) -> Iterator[Aftermath]:
     """Publishes once for each system call, gets the signal there, and lets the next writer come."""
-    folder = fs.path / "folder"
+    folder = fs.here / "folder"
     destination = folder / "destination"
 
     def perform(guards: list[AnyGuard]) -> None:
@@ -147,7 +147,7 @@ def each_call(
     perform([])
     shutil.rmtree(folder)
     make_folder()
-    reached = calls(perform, fs.path / "trace")
+    reached = calls(perform, fs.here / "trace")
     shutil.rmtree(folder)
     assert reached
     for call in reached:

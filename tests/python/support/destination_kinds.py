@@ -18,19 +18,19 @@ LOWER: Final = "lower-layer folder"
 class Place:
     """A folder of its own and a destination in it."""
 
-    root: Path
+    here: Path
     destination: Path
 
 
 def prepare(fs: Filesystem, kind: str, name: str = "place") -> Place:
     """Makes a place whose destination is of this kind."""
     if kind == LOWER:
-        root = fs.take_lower()
-        return Place(root, root / "folder")
-    root = fs.folder(name)
-    destination = root / "destination"
+        here = fs.take_lower()
+        return Place(here, here / "folder")
+    here = fs.folder(name)
+    destination = here / "destination"
     KINDS[kind](fs, destination)
-    return Place(root, destination)
+    return Place(here, destination)
 
 
 def _missing(_fs: Filesystem, _destination: Path) -> None:

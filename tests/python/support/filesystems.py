@@ -75,12 +75,12 @@ class Mounted:
 
 @dataclass(frozen=True)
 class Filesystem:
-    """One test's own empty folder on a filesystem, and what that filesystem can do.
+    """One test's own empty folder on a filesystem, `here`, and what that filesystem can do.
 
     `flags` are the renameat2(2) flags that it supports; `unnamed` says whether it has O_TMPFILE.
     """
 
-    path: Path
+    here: Path
     _mounted: Mounted
     _undo: ExitStack
     _lower: list[Path] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Filesystem:
 
     def folder(self, name: str, mode: int = 0o755, owner: int = 0, group: int = 0) -> Path:
         """Makes a folder with exactly this mode and these owners in the test's folder."""
-        path = self.path / name
+        path = self.here / name
         path.mkdir()
         os.chown(path, owner, group)
         path.chmod(mode)
@@ -143,7 +143,7 @@ class Filesystem:
 
     def leftovers(self) -> list[str]:
         """Lists what the library has left anywhere in the test's folders."""
-        return [name for folder in (self.path, *self._lower) for name in leftovers(folder)]
+        return [name for folder in (self.here, *self._lower) for name in leftovers(folder)]
 
 
 class Mounts:
@@ -169,7 +169,7 @@ class Mounts:
         """Returns one new empty folder as two mounts of a FUSE filesystem show it."""
         one, other = self.mounted(name), self.mounted(name + fuse_servers.AGAIN)
         first = self.test_folder(name, undo)
-        return first, Filesystem(other.root / first.path.relative_to(one.root), other, undo)
+        return first, Filesystem(other.root / first.here.relative_to(one.root), other, undo)
 
     def mounted(self, name: str) -> Mounted:
         """Returns a filesystem, mounted now if it was not yet, or raises `Missing`."""

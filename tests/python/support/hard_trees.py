@@ -144,16 +144,16 @@ def _names_of_any_bytes(root: Path) -> None:
 def _deep(root: Path) -> None:
     # More levels than a clone keeps open, with files made before and after the way down, and
     # folders on both sides of it.
-    here = root
+    folder = root
     for level in range(50):
-        (here / "a").mkdir()
-        (here / "a" / "leaf").write_text(f"{level}")
-        (here / "file").write_text(f"{level}")
-        (here / "m").mkdir()
-        (here / "z").mkdir()
-        (here / "z" / "leaf").write_text(f"{level}")
-        os.link(here / "file", here / "z" / "linked")
-        here = here / "m"
+        (folder / "a").mkdir()
+        (folder / "a" / "leaf").write_text(f"{level}")
+        (folder / "file").write_text(f"{level}")
+        (folder / "m").mkdir()
+        (folder / "z").mkdir()
+        (folder / "z" / "leaf").write_text(f"{level}")
+        os.link(folder / "file", folder / "z" / "linked")
+        folder = folder / "m"
 
 
 def _wide(root: Path) -> None:

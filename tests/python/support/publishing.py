@@ -150,13 +150,13 @@ IN_GROUP: Final[Mapping[str, Publish]] = {
 """The same as members of a group."""
 
 
-def add_all(group: atomik.Group, folder: Path) -> None:
+def add_all(group: atomik.Group, here: Path) -> None:
     """Adds five members of all kinds, in two folders."""
-    group.write_text(folder / "one/file", "new", overwrite=True)
-    with group.folder(folder / "two/folder", overwrite=True) as staging:
+    group.write_text(here / "one/file", "new", overwrite=True)
+    with group.folder(here / "two/folder", overwrite=True) as staging:
         (staging / "new").write_text("new")
-    group.write_bytes(folder / "one/bytes", b"new")
-    with group.file(folder / "two/text") as file:
+    group.write_bytes(here / "one/bytes", b"new")
+    with group.file(here / "two/text") as file:
         file.write("new")
-    with group.path(folder / "one/tool.csv") as path:
+    with group.path(here / "one/tool.csv") as path:
         path.write_text("new")

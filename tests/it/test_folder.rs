@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 /// A temporary folder; dropping it asserts that nothing of atomik's is left in it.
-pub(crate) struct Home(tempfile::TempDir);
+pub(crate) struct TestFolder(tempfile::TempDir);
 
-impl Home {
+impl TestFolder {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -43,7 +43,7 @@ pub(crate) fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-impl Drop for Home {
+impl Drop for TestFolder {
     fn drop(&mut self) {
         if !std::thread::panicking() {
             let left: Vec<_> = self.names().into_iter().filter(|name| name.starts_with(".atomik-")).collect();
