@@ -1,7 +1,7 @@
 """Fixtures that all tests share."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -37,9 +37,23 @@ def fs(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Filesystem]:
 
     Choose some of them with `@pytest.mark.parametrize("fs", ["overlay"], indirect=True)`.
     """
+    with _folder_on(request.param, mounts) as filesystem:
+        yield filesystem
+
+
+@pytest.fixture
+def other(request: pytest.FixtureRequest, mounts: Mounts) -> Iterator[Filesystem]:
+    """A new empty folder on a second filesystem, which the test names by an indirect parameter."""
+    with _folder_on(request.param, mounts) as filesystem:
+        yield filesystem
+        assert filesystem.leftovers() == []
+
+
+@contextmanager
+def _folder_on(name: str, mounts: Mounts) -> Iterator[Filesystem]:
     with ExitStack() as undo:
         try:
-            filesystem = mounts.test_folder(request.param, undo)
+            filesystem = mounts.test_folder(name, undo)
         except Missing as reason:
             pytest.skip(str(reason))
         yield filesystem

@@ -30,7 +30,7 @@ CASES: Final = {
     "watchers": ["test_watchers.py"],
     "relative links and virtual environments": ["test_docs.py"],
     "warnings that are seen": ["test_folder.py", "test_guard.py"],
-    "event loops and their threads": ["test_async.py", "test_async_loops.py"],
+    "event loops and their threads": ["test_async.py", "test_async_threads.py"],
     "subinterpreters": ["test_subinterpreters.py"],
     "containers, and programs that see staging": ["test_containers.py", "test_bystanders.py"],
 }

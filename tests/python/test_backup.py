@@ -9,7 +9,6 @@ import os
 import re
 import select
 import shutil
-import socket
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ import atomik
 import pytest
 from support import publishing, strace, xattrs
 from support.crowd import Say, Wait, crowd
+from support.destination_kinds import KINDS
 from support.filesystems import Filesystem
 from support.kernel import set_immutable
 from support.processes import NOBODY, run_as
@@ -283,65 +283,28 @@ def test_a_name_with_nul_is_a_value_error(here: Path, name: str) -> None:
     assert os.listdir(here) == ["it"]
 
 
-def _socket(_: Filesystem, path: Path) -> None:
-    parent = os.open(path.parent, os.O_PATH)
-    try:
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(f"/proc/self/fd/{parent}/{path.name}")
-    finally:
-        os.close(parent)
-
-
-def _mount_point(fs: Filesystem, path: Path) -> None:
-    path.mkdir()
-    fs.bind(fs.folder("source"), path)
-
-
-def _mounted_file(fs: Filesystem, path: Path) -> None:
-    path.touch()
-    (fs.here / "source").touch()
-    fs.bind(fs.here / "source", path)
-
-
-def _folder(_: Filesystem, path: Path) -> None:
-    path.mkdir()
-
-
-def _file(_: Filesystem, path: Path) -> None:
-    path.touch()
-
-
-def _immutable(fs: Filesystem, path: Path) -> None:
-    path.touch()
-    fs.make_immutable(path)
-
-
-_FORBIDDEN: Final[Mapping[str, tuple[Callable[[Filesystem, Path], Any], type[OSError], str]]] = {
-    "folder": (_folder, IsADirectoryError, "file"),
-    "file": (_file, NotADirectoryError, "folder"),
-    "FIFO": (lambda _, path: os.mkfifo(path), atomik.DestinationBusyError, "file"),
-    "FIFO, for a folder": (lambda _, path: os.mkfifo(path), atomik.DestinationBusyError, "folder"),
-    "device": (
-        lambda _, path: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3)),
-        atomik.DestinationBusyError,
-        "file",
-    ),
-    "socket": (_socket, atomik.DestinationBusyError, "file"),
-    "mount point": (_mount_point, atomik.DestinationBusyError, "folder"),
-    "mounted file": (_mounted_file, atomik.DestinationBusyError, "file"),
+_FORBIDDEN: Final[Mapping[tuple[str, str], type[OSError]]] = {
+    ("empty folder", "file"): IsADirectoryError,
+    ("file", "folder"): NotADirectoryError,
+    ("FIFO", "file"): atomik.DestinationBusyError,
+    ("FIFO", "folder"): atomik.DestinationBusyError,
+    ("device", "file"): atomik.DestinationBusyError,
+    ("socket", "file"): atomik.DestinationBusyError,
+    ("mount point", "folder"): atomik.DestinationBusyError,
+    ("bind-mounted file", "file"): atomik.DestinationBusyError,
 }
 
 
 @with_exchange
-@pytest.mark.parametrize(("make", "error", "name"), _FORBIDDEN.values(), ids=_FORBIDDEN)
+@pytest.mark.parametrize(("kind", "name"), _FORBIDDEN)
 def test_what_never_is_replaced_is_refused_before_the_body(
-    fs: Filesystem, make: Callable[[Filesystem, Path], Any], error: type[OSError], name: str
+    fs: Filesystem, kind: str, name: str
 ) -> None:
     _make(name, fs.here / "it", "old")
-    make(fs, fs.here / "it.bak")
+    KINDS[kind](fs, fs.here / "it.bak")
     before = _without_times(_state(fs.here))
     attempt = publishing.attempt(ALL[name], fs.here / "it", overwrite=True, backup="it.bak")
-    assert isinstance(attempt.error, error)
+    assert isinstance(attempt.error, _FORBIDDEN[kind, name])
     assert attempt.error.filename == "it.bak"
     assert not attempt.body_ran
     assert _without_times(_state(fs.here)) == before
@@ -350,7 +313,7 @@ def test_what_never_is_replaced_is_refused_before_the_body(
 @pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs"], indirect=True)
 def test_an_immutable_backup_is_refused_before_the_body(fs: Filesystem) -> None:
     (fs.here / "it").write_text("old")
-    _immutable(fs, fs.here / "it.bak")
+    KINDS["immutable file"](fs, fs.here / "it.bak")
     attempt = publishing.attempt(publishing.file, fs.here / "it", overwrite=True, backup="it.bak")
     assert isinstance(attempt.error, PermissionError)
     assert not attempt.body_ran

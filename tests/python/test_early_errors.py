@@ -637,7 +637,8 @@ def enter(guard: AbstractContextManager[object]) -> None:
 
 WITHOUT_PROC: Final = """
 import subprocess, sys
-import atomik, kernel
+import atomik
+from support import kernel
 
 kernel.enter_private_mount_namespace()
 subprocess.run(["mount", "--make-rprivate", "/"], check=True)
