@@ -102,6 +102,19 @@ def test_filesystems_are_told_apart_by_type_only_for_what_the_page_on_platforms_
     }
 
 
+def test_the_table_of_promises_names_every_test_and_no_other() -> None:
+    page = (ROOT / "docs/reliability.md").read_text("utf-8")
+    section = page.split("## Which test keeps which promise\n")[1].split("\n## ")[0]
+    rows = [row.split("|") for row in section.splitlines() if row.startswith("| ")][2:]
+    files = [file for row in rows for file in re.findall(r"`([^`]+)`", row[2])]
+    named = {ROOT / (file if file.startswith("src/") else f"tests/{file}") for file in files}
+    assert sorted(file for file in named if not file.is_file()) == []
+    # One binary of Rust tests: what is in it, and a helper.
+    helpers = {ROOT / "tests/it/main.rs", ROOT / "tests/it/test_folder.rs"}
+    tests = {*(ROOT / "tests").rglob("test_*.py"), *(ROOT / "tests/it").glob("*.rs")} - helpers
+    assert sorted(tests - named) == []
+
+
 def test_the_tests_of_each_case_from_the_field_are_there() -> None:
     listed = subprocess.run(
         [sys.executable, ROOT / "tests/field.py"],
