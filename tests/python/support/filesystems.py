@@ -16,6 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+from atomik._async import threads
+
 from support import fuse_servers, kernel
 from support.mounting import Missing, image_file, mount, need, remove, run
 
@@ -218,6 +220,8 @@ class Mounts:
         try:
             kernel.enter_private_mount_namespace()
             run("mount", "--make-rprivate", "/")
+            # `unshare(2)` moves this thread only: threads that wait for a guard stay where no mount of the tests is.
+            threads.cache_clear()
         except (OSError, subprocess.CalledProcessError) as error:
             raise Missing(f"no mount namespace of one's own: {error}") from error
         with ExitStack() as undo:
