@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::destination::{Destination, Kind, never_replaced};
+use crate::destination::{Destination, Kind, refusal};
 use crate::error::{Error, Result};
 use crate::path::split;
 use crate::slot;
@@ -45,15 +45,9 @@ pub(crate) fn name(at: BorrowedFd, destination: &Destination, backup: &Path, kin
         Some(there) if there.fixed().is_some() => {
             refuse(libc::EPERM, &format!("the backup is {} (see chattr(1))", there.fixed().unwrap_or_default()))
         }
-        Some(there) => match (there.kind(), kind) {
-            (libc::S_IFLNK, _) => match never_replaced(destination.parent(), name) {
-                Some(hint) => refuse(libc::EBUSY, hint),
-                None => Ok(name.to_owned()),
-            },
-            (libc::S_IFDIR, Kind::File) => refuse(libc::EISDIR, "a folder is never replaced by a file"),
-            (libc::S_IFREG, Kind::Folder) => refuse(libc::ENOTDIR, "a file is never replaced by a folder"),
-            (libc::S_IFDIR | libc::S_IFREG, _) => Ok(name.to_owned()),
-            _ => refuse(libc::EBUSY, "a device, FIFO or socket is never replaced"),
+        Some(there) => match refusal(destination.parent(), name, &there, kind) {
+            Some((errno, hint)) => refuse(errno, hint),
+            None => Ok(name.to_owned()),
         },
         None => Ok(name.to_owned()),
     }

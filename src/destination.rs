@@ -1,5 +1,5 @@
-//! The destination: the path that the user names, opened once, so that `chdir` and a renamed parent
-//! folder change nothing, and everything about it that can be known before the body runs.
+//! The destination: the path that the user names. Its parent folder is opened once, so that `chdir` and a rename of the
+//! parent in the body change nothing. What can be refused is refused when it is opened, before the body runs.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,28 +12,26 @@ use crate::path::split;
 use crate::slot::{self, Beside, Known, PublishLock};
 use crate::sys::{self, Stat, errno};
 
-/// What is to be published; `Any` until a tool has made up its mind ([`crate::Entry`]).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    File,
-    Folder,
-    Any,
-}
+mod checks;
+mod symlinks;
+
+pub(crate) use checks::{Check, Kind, refusal};
+use symlinks::Located;
 
 /// A resolved destination.
 #[derive(Debug)]
 pub(crate) struct Destination {
-    /// As the user gave it: for messages.
+    /// The path as the user gave it: for messages.
     pub(crate) path: PathBuf,
     /// The last component, after symlinks if they are followed.
     pub(crate) name: OsString,
-    /// The folder that holds the name; taken when it is closed with another.
+    /// The folder that holds the name; `None` once `close_with` has closed it.
     parent: Option<OwnedFd>,
-    /// The folder for staging, if it is another one.
+    /// The folder for staging, if it is not the parent.
     tmp_dir: Option<OwnedFd>,
-    /// What is known of the folder of staging.
+    /// What is known of the folder for staging.
     known: Known,
-    /// False if `parent` may not be read, and so cannot be synced by itself.
+    /// False if `parent` was opened without the permission to read it, and so cannot be synced by itself.
     parent_syncs: bool,
     /// Only a folder may be published (the path ends with a slash).
     pub(crate) folder_only: bool,
@@ -42,75 +40,26 @@ pub(crate) struct Destination {
 }
 
 impl Destination {
-    /// Opens the parent of `path` and refuses what can be refused before anything is made; answers
-    /// with what is there now. `early`: a body follows.
+    /// Opens the parent of `path` and checks the destination; answers with the version that is there now.
     pub(crate) fn open(
         at: BorrowedFd,
         path: &Path,
         kind: Kind,
         settings: &Settings,
-        early: bool,
+        check: Check,
     ) -> Result<(Self, Option<Stat>)> {
-        let readable = settings.durability == Durability::Full;
-        let (parent_path, name, slash) = split(path)?;
-        let failed = |error| {
-            Error::new("opening the parent folder", path, error).hint("it must exist, be a folder and be searchable")
-        };
-        let (mut parent, mut parent_syncs) = sys::open_parent(at, parent_path, readable).map_err(failed)?;
-        let mut name = name.to_owned();
-        if settings.follow_symlinks {
-            // Before it is followed: what is below /proc leads to open files, whose names are not what the caller meant.
-            if leads_below_proc(parent.as_fd(), &name) {
-                return Err(Error::errno("following symlinks", path, libc::EBUSY).hint(BELOW_PROC));
-            }
-            // As open(2) follows them: a dangling one names what is to be created.
-            for hop in 0.. {
-                let denied = |error| Error::new("following a symlink", path, error);
-                let target = match sys::readlink(parent.as_fd(), &name) {
-                    Ok(target) => target,
-                    Err(error) if matches!(errno(&error), libc::EINVAL | libc::ENOENT) => break,
-                    Err(error) => return Err(denied(error)),
-                };
-                // The kernel's own rule, `fs.protected_symlinks`, holds for those who follow by themselves, too.
-                match sys::stat_followed(parent.as_fd(), &name) {
-                    Err(error) if errno(&error) == libc::EACCES => {
-                        return Err(
-                            denied(error).hint("the symlink is another user's, in a folder that all can write to")
-                        );
-                    }
-                    _ => {}
-                }
-                if hop == MAX_SYMLINKS {
-                    return Err(Error::errno("following symlinks", path, libc::ELOOP));
-                }
-                let (folder, last, _) = split(Path::new(&target))?;
-                (parent, parent_syncs) = sys::open_parent(parent.as_fd(), folder, readable).map_err(failed)?;
-                last.clone_into(&mut name);
-            }
-        }
-        if slot::is_reserved(&name) {
-            return Err(Error::errno("reading the path", path, libc::EINVAL).hint(slot::RESERVED));
-        }
-        if slash && kind == Kind::File {
-            return Err(Error::errno("opening the destination", path, libc::EISDIR)
-                .hint("a file's name does not end with a slash"));
-        }
-        if readable && !parent_syncs && !Mount::of(parent.as_fd()).syncfs_works() {
-            return Err(Error::errno("opening the parent folder", path, libc::EACCES).hint(
-                "durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission",
-            ));
-        }
+        let (located, slash) = locate(at, path, kind, settings)?;
         let destination = Self {
             path: path.into(),
-            name,
-            parent: Some(parent),
+            name: located.name,
+            parent: Some(located.parent),
             tmp_dir: None,
             known: Known::default(),
-            parent_syncs,
+            parent_syncs: located.parent_syncs,
             folder_only: slash,
             from_descriptor: !path.is_absolute() && at.as_raw_fd() != libc::AT_FDCWD,
         };
-        let old = destination.check(kind, settings.overwrite, early)?;
+        let old = destination.check(kind, settings.overwrite, check)?;
         // A new file is linked, not renamed: an append-only folder takes it.
         if old.is_some() || kind != Kind::File {
             destination.check_move(old)?;
@@ -121,7 +70,7 @@ impl Destination {
         }
     }
 
-    /// A destination that was looked at before, by its folder, open again.
+    /// A destination that has been checked before, with its parent opened again.
     pub(crate) fn known(path: PathBuf, name: OsString, parent: OwnedFd, known: Known) -> Self {
         let (tmp_dir, parent) = (None, Some(parent));
         Self { path, name, parent, tmp_dir, known, parent_syncs: true, folder_only: false, from_descriptor: false }
@@ -133,7 +82,7 @@ impl Destination {
         Ok(Self::known(self.path.with_file_name(&name), name, parent, self.known_of_mount()))
     }
 
-    /// What is known of the mount.
+    /// What is known of the mount, without what is known of the folder.
     pub(crate) fn known_of_mount(&self) -> Known {
         self.known.on_the_same_mount()
     }
@@ -150,7 +99,7 @@ impl Destination {
         }
         sys::may_write(self.parent(), OsStr::new("."))
             .map_err(|error| self.failed("opening the parent folder", error).hint("it must be writable"))?;
-        // The same folder by another name would only be synced twice.
+        // If tmp_dir is the parent itself, by whatever path, a second descriptor would only be synced a second time.
         if !here.same(&there) {
             self.tmp_dir = Some(tmp_dir);
             self.known.folder = there.into();
@@ -164,14 +113,13 @@ impl Destination {
         self.parent.as_ref().expect("an open folder until the end").as_fd()
     }
 
-    /// Closes what was staged, what else is open of the destination (a new file's name, or the replaced version), and the
-    /// parent, which nobody needs any more.
+    /// Closes the parent, together with staging and `other`: a new file's name, or the replaced version.
     pub(crate) fn close_with(&mut self, staged: OwnedFd, other: Option<OwnedFd>) {
         sys::close_together([Some(staged), other, self.parent.take()].into_iter().flatten().collect());
     }
 
-    /// Learns from an unnamed file that this process has just made here what the clean-up asks otherwise: the mount, and
-    /// the user.
+    /// Notes the mount and the user that an unnamed file shows which this process has just made here. Then the clean-up
+    /// need not ask for them.
     pub(crate) fn learn_from(&self, file: &Stat) {
         slot::learn(self.slots(), file);
     }
@@ -181,29 +129,14 @@ impl Destination {
         self.tmp_dir.as_ref().map_or_else(|| self.parent(), AsFd::as_fd)
     }
 
-    /// Where its slots are.
+    /// The folder for staging, where the slots of this destination are.
     pub(crate) fn slots(&self) -> Beside<'_> {
         Beside { dir: self.staging(), destination: &self.name, known: &self.known }
     }
 
-    /// Where its publish lock is.
+    /// The parent, where the publish lock of this destination is.
     pub(crate) fn beside(&self) -> Beside<'_> {
         Beside { dir: self.parent(), ..self.slots() }
-    }
-
-    /// Has a stranger put this where everybody can? Their mode and owner would hand our content to them: it is
-    /// replaced as if it were not there, as `fs.protected_regular` (`proc_sys_fs(5)`) judges it.
-    pub(crate) fn is_strangers(&self, old: &Stat) -> bool {
-        // What the program started as costs no system call.
-        if old.uid == sys::started_as() || old.uid == self.known.user.id() {
-            return false;
-        }
-        let parent = match self.known.folder.get() {
-            Some(folder) if self.tmp_dir.is_none() => Ok(*folder),
-            _ => sys::stat_fd(self.parent()),
-        };
-        // A folder that cannot be looked at is taken for one that everybody can write to.
-        parent.map_or(true, |parent| parent.mode & 0o002 != 0 && parent.uid != old.uid)
     }
 
     /// Waits for the publish lock.
@@ -219,8 +152,7 @@ impl Destination {
         })
     }
 
-    /// Removes the publish lock's name, if it could not be removed in time and nobody who cleans up staging
-    /// comes by here.
+    /// Removes the orphan of a publish lock, if staging is in another folder. Otherwise giving the slot back removes it.
     pub(crate) fn remove_lock(&self) -> std::io::Result<()> {
         if self.elsewhere() {
             return self.remove_lock_here();
@@ -228,27 +160,27 @@ impl Destination {
         Ok(())
     }
 
-    /// The same wherever staging is.
+    /// Removes the orphan of a publish lock, wherever staging is.
     pub(crate) fn remove_lock_here(&self) -> std::io::Result<()> {
         slot::remove_orphan_lock(self.beside())
     }
 
-    /// Can any user rename what stands in the folder of staging?
+    /// Can any user rename what stands in the folder for staging?
     pub(crate) fn anybody_renames(&self) -> bool {
         self.known.folder.get().is_some_and(|folder| folder.others_rename(0o002))
     }
 
-    /// Does staging happen in another folder than the destination's?
+    /// Is staging in another folder than the destination's?
     pub(crate) fn elsewhere(&self) -> bool {
         self.tmp_dir.is_some()
     }
 
-    /// What has the name now.
+    /// The version that has the name now.
     pub(crate) fn stat(&self) -> Result<Option<Stat>> {
         sys::stat(self.parent(), &self.name).map_err(|error| self.failed("looking at the destination", error))
     }
 
-    /// Can files be made in its folder, and never be renamed there (`chattr +a`)?
+    /// Does the parent take new files, but no renames (`chattr +a`)?
     pub(crate) fn is_append_only(&self) -> bool {
         self.stat_parent().is_ok_and(|parent| parent.append_only)
     }
@@ -257,30 +189,8 @@ impl Destination {
         sys::stat_fd(self.parent()).map_err(|error| self.failed("looking at the parent folder", error))
     }
 
-    /// Refuses, before the body, what renaming something to here would be refused for after it.
-    fn check_move(&self, old: Option<Stat>) -> Result<()> {
-        let parent = self.stat_parent()?;
-        self.known.folder.get_or_init(|| parent);
-        if let Some(attribute) = parent.fixed() {
-            return Err(Error::errno("checking the parent folder", &self.path, libc::EPERM)
-                .hint(format!("the folder is {attribute} (see chattr(1)): nothing can be renamed in it")));
-        }
-        // A folder that is exchanged moves to another parent, for which it must be writable itself;
-        // its owner can see to that.
-        match old {
-            Some(old) if old.is_folder() && old.uid != self.known.user.id() => {
-                sys::may_write(self.parent(), &self.name).map_err(|error| {
-                    self.failed("checking the destination", error)
-                        .hint("replacing another user's folder needs write permission on the folder itself")
-                })
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Refuses a destination that must not be replaced by a `kind`; answers what is there. `early`
-    /// adds what the publish itself would refuse, too late.
-    pub(crate) fn check(&self, kind: Kind, overwrite: bool, early: bool) -> Result<Option<Stat>> {
+    /// Refuses a destination that a version of this kind must not replace; answers with the version that is there.
+    pub(crate) fn check(&self, kind: Kind, overwrite: bool, check: Check) -> Result<Option<Stat>> {
         let Some(old) = self.stat()? else { return Ok(None) };
         let refuse = |errno, hint: &str| Err(Error::errno("checking the destination", &self.path, errno).hint(hint));
         if !overwrite {
@@ -292,21 +202,13 @@ impl Destination {
                 "the destination is a mount point (a bind-mounted file or folder, in a container): publish a folder above it, or mount its parent folder",
             );
         }
-        match (old.kind(), kind) {
-            (libc::S_IFDIR, Kind::File) => return refuse(libc::EISDIR, "a folder is never replaced by a file"),
-            (libc::S_IFREG, Kind::Folder) => return refuse(libc::ENOTDIR, "a file is never replaced by a folder"),
-            (libc::S_IFDIR | libc::S_IFREG | libc::S_IFLNK, _) => {}
-            _ => return refuse(libc::EBUSY, "a device, FIFO or socket is never replaced"),
-        }
-        if old.kind() == libc::S_IFLNK {
-            if let Some(hint) = never_replaced(self.parent(), &self.name) {
-                return refuse(libc::EBUSY, hint);
-            }
+        if let Some((errno, hint)) = refusal(self.parent(), &self.name, &old, kind) {
+            return refuse(errno, hint);
         }
         if let Some(attribute) = old.fixed() {
             return refuse(libc::EPERM, &format!("the destination is {attribute} (see chattr(1))"));
         }
-        if early && old.uid != sys::started_as() && old.uid != self.known.user.id() {
+        if check == Check::BeforeBody && !self.is_own(&old) {
             let parent = self.stat_parent()?;
             let me = self.known.user.id();
             if parent.mode & libc::S_ISVTX != 0 && me != 0 && parent.uid != me {
@@ -319,8 +221,50 @@ impl Destination {
         Ok(Some(old))
     }
 
-    /// Refuses, just before the publish, a folder that was displaced or removed since it was opened. One that was only moved
-    /// is still the destination's.
+    /// Does the version that is there belong to this user?
+    fn is_own(&self, old: &Stat) -> bool {
+        // The user id that the program started with costs no system call.
+        old.uid == sys::started_as() || old.uid == self.known.user.id()
+    }
+
+    /// Refuses, before the body, a parent or a replaced folder that the kernel would not let the publish rename.
+    fn check_move(&self, old: Option<Stat>) -> Result<()> {
+        let parent = self.stat_parent()?;
+        self.known.folder.get_or_init(|| parent);
+        if let Some(attribute) = parent.fixed() {
+            return Err(Error::errno("checking the parent folder", &self.path, libc::EPERM)
+                .hint(format!("the folder is {attribute} (see chattr(1)): nothing can be renamed in it")));
+        }
+        // An exchange moves the old folder to another parent. That takes write permission on the folder itself, which
+        // its owner can add.
+        match old {
+            Some(old) if old.is_folder() && old.uid != self.known.user.id() => {
+                sys::may_write(self.parent(), &self.name).map_err(|error| {
+                    self.failed("checking the destination", error)
+                        .hint("replacing another user's folder needs write permission on the folder itself")
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Did another user put this version into a folder that everybody can write to? Keeping its mode and owner would hand
+    /// the new content to that user. So it is replaced as if it did not exist, by the rule of `fs.protected_regular`
+    /// (`proc_sys_fs(5)`).
+    pub(crate) fn is_strangers(&self, old: &Stat) -> bool {
+        if self.is_own(old) {
+            return false;
+        }
+        let parent = match self.known.folder.get() {
+            Some(folder) if self.tmp_dir.is_none() => Ok(*folder),
+            _ => sys::stat_fd(self.parent()),
+        };
+        // A folder that cannot be looked at counts as one that everybody can write to.
+        parent.map_or(true, |parent| parent.mode & 0o002 != 0 && parent.uid != old.uid)
+    }
+
+    /// Refuses, just before the publish, a parent that was displaced or removed since it was opened. A parent that was only
+    /// moved is still the destination's.
     pub(crate) fn check_place(&self) -> Result<()> {
         if self.is_displaced() { Err(folder_conflict(&self.path)) } else { Ok(()) }
     }
@@ -329,7 +273,7 @@ impl Destination {
         slot::is_displaced(self.parent(), self.beside(), |slot| self.from_descriptor || self.leads_into(slot))
     }
 
-    /// Does the caller's path lead into a slot? Then the caller writes into the staging of another body.
+    /// Does the caller's path lead into this slot? Then the caller writes into the staging of another body.
     fn leads_into(&self, slot: &Path) -> bool {
         let lead = || -> Option<bool> {
             let (parent, _, _) = split(&self.path).ok()?;
@@ -342,7 +286,7 @@ impl Destination {
         lead().unwrap_or(false)
     }
 
-    /// The error of a commit, or what explains it: what was to be published, or where, has gone with the folder.
+    /// The error of a commit; a conflict if it failed since the parent was displaced or removed.
     pub(crate) fn explained(&self, error: Error) -> Error {
         let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE | libc::ENOTDIR));
         if missing && !error.committed() && (slot::is_removed(self.parent()) || self.is_displaced()) {
@@ -351,7 +295,7 @@ impl Destination {
         error
     }
 
-    /// Makes the publish durable: syncs the parent, and the folder of staging if it is another.
+    /// Makes the publish durable: syncs the parent, and the folder for staging if it is another.
     pub(crate) fn sync_parents(&self, staged: BorrowedFd) -> Result<()> {
         let synced = if self.parent_syncs { sys::fsync(self.parent()) } else { sys::syncfs(staged) };
         let synced = synced.and_then(|()| self.tmp_dir.as_ref().map_or(Ok(()), |folder| sys::fsync(folder.as_fd())));
@@ -363,7 +307,7 @@ impl Destination {
         })
     }
 
-    /// An error on the way to staging.
+    /// The error if staging could not be made.
     pub(crate) fn unstaged(&self, error: std::io::Error) -> Error {
         let denied = matches!(errno(&error), libc::EACCES | libc::EPERM | libc::EROFS);
         let folder = if errno(&error) == libc::EPERM { sys::stat_fd(self.staging()).ok() } else { None };
@@ -385,67 +329,46 @@ impl Destination {
         Error::new(operation, &self.path, error)
     }
 
-    /// The absolute path of the folder of staging, for names that are handed to other programs; `None`
-    /// if it is too long for one system call.
+    /// The absolute path of the folder for staging, for names that are handed to other programs; `None` if it is too long
+    /// for one system call.
     pub(crate) fn staging_path(&self) -> Option<PathBuf> {
         match std::fs::read_link(sys::proc_path(self.staging())) {
             Ok(path) => Some(path),
             Err(error) if errno(&error) == libc::ENAMETOOLONG => None,
-            // Without /proc: as the user wrote it, from where the program stands now.
+            // Without /proc: the path that the user gave, from the current folder.
             Err(_) => std::path::absolute(self.path.parent().unwrap_or(Path::new("."))).ok(),
         }
     }
 }
 
-/// The error of a body whose destination's folder is no longer there.
+/// Opens the parent of `path`, after symlinks if they are followed, and refuses names that no version can have. Also says
+/// whether the path ends with a slash.
+fn locate(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<(Located, bool)> {
+    let readable = settings.durability == Durability::Full;
+    let (folder, name, slash) = split(path)?;
+    let (parent, parent_syncs) = symlinks::open_parent(at, folder, path, readable)?;
+    let mut located = Located { parent, parent_syncs, name: name.to_owned() };
+    if settings.follow_symlinks {
+        located = symlinks::follow(located, path, readable)?;
+    }
+    if slot::is_reserved(&located.name) {
+        return Err(Error::errno("reading the path", path, libc::EINVAL).hint(slot::RESERVED));
+    }
+    if slash && kind == Kind::File {
+        return Err(
+            Error::errno("opening the destination", path, libc::EISDIR).hint("a file's name does not end with a slash")
+        );
+    }
+    if readable && !located.parent_syncs && !Mount::of(located.parent.as_fd()).syncfs_works() {
+        return Err(Error::errno("opening the parent folder", path, libc::EACCES)
+            .hint("durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission"));
+    }
+    Ok((located, slash))
+}
+
+/// The error of a publish into a folder that is no longer there.
 pub(crate) fn folder_conflict(path: &Path) -> Error {
     Error::errno("publishing", path, libc::ESTALE).kind_is(ErrorKind::Conflict).hint(
         "the folder of the destination has been replaced or removed since this version was begun: begin again, in the one that is there now",
     )
-}
-
-/// How many symlinks are followed, as `open(2)` follows them.
-const MAX_SYMLINKS: u32 = 40;
-
-const BELOW_PROC: &str = "it is a symlink that leads below /proc (as /dev/stdout does), and such a symlink is never replaced: \
-    write to what it stands for";
-
-/// Does a symlink lead to something that is never replaced? Then neither is the symlink: a program that writes to
-/// `/dev/stdout` means what it leads to. Answers what to say about it.
-pub(crate) fn never_replaced(dir: BorrowedFd, name: &OsStr) -> Option<&'static str> {
-    // What cannot be looked at is none of these, as far as this user can tell.
-    match sys::stat_followed(dir, name) {
-        Ok(Some(there)) if there.mount_root => return Some("it is a symlink to a mount point, and is never replaced"),
-        Ok(Some(there)) if !matches!(there.kind(), libc::S_IFDIR | libc::S_IFREG) => {
-            return Some("it is a symlink to a device, FIFO or socket, and is never replaced: write to that itself");
-        }
-        _ => {}
-    }
-    leads_below_proc(dir, name).then_some(BELOW_PROC)
-}
-
-/// Is the name a symlink that leads below `/proc`? An open file there is a symlink itself, to the name that the file had: it
-/// is looked at where a path comes through, not at its end.
-fn leads_below_proc(dir: BorrowedFd, name: &OsStr) -> bool {
-    let mut at: Option<OwnedFd> = None;
-    let mut name = name.to_owned();
-    for _ in 0..MAX_SYMLINKS {
-        let folder = at.as_ref().map_or(dir, AsFd::as_fd);
-        let Ok(target) = sys::readlink(folder, &name) else { return false };
-        if Path::new(&target).starts_with("/proc") || is_proc(folder) {
-            return true;
-        }
-        let Ok((parent, last, _)) = split(Path::new(&target)) else { return false };
-        let Ok((parent, _)) = sys::open_parent(folder, parent, false) else { return false };
-        if is_proc(parent.as_fd()) {
-            return true;
-        }
-        last.clone_into(&mut name);
-        at = Some(parent);
-    }
-    false
-}
-
-fn is_proc(folder: BorrowedFd) -> bool {
-    sys::filesystem(folder).is_ok_and(|kind| kind == sys::filesystems::PROC)
 }

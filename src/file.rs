@@ -12,7 +12,7 @@ use crate::base::Base;
 use crate::checkpoint::{self, Checkpoint};
 use crate::clone;
 use crate::committed::Committed;
-use crate::destination::{Destination, Kind};
+use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{self, HandedOver};
 use crate::metadata::{self, Given, Shown, Work};
@@ -181,7 +181,7 @@ impl File {
     /// Looks at the destination after the body. A tool that was given the destination's path instead of the new version
     /// (Python's `f.name`) has written there, and has left the new version empty: that does not replace what it has written.
     fn look_again(&self) -> Result<Option<Stat>> {
-        let now = self.destination.check(Kind::File, true, false)?;
+        let now = self.destination.check(Kind::File, true, Check::AtCommit)?;
         let is_written = |now: &Stat| {
             let same = |old: &Stat| old.same(now) && (old.size, old.times[1]) == (now.size, now.times[1]);
             now.kind() == libc::S_IFREG && now.size > 0 && !self.old.as_ref().is_some_and(same)
@@ -350,14 +350,15 @@ impl Options<File> {
 
     /// The same with a relative path starting from an open folder.
     pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<File> {
-        let (destination, old) = Destination::open(dir.as_fd(), path.as_ref(), Kind::File, &self.settings, true)?;
+        let (destination, old) =
+            Destination::open(dir.as_fd(), path.as_ref(), Kind::File, &self.settings, Check::BeforeBody)?;
         stage(dir.as_fd(), destination, self.settings.clone(), old, &mut checkpoint::go_on)
     }
 
     /// The same; `checkpoint` stops the copying of the present version.
     #[cfg(feature = "python")]
     pub(crate) fn create_with(&self, dir: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> Result<File> {
-        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, true)?;
+        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, Check::BeforeBody)?;
         stage(dir, destination, self.settings.clone(), old, checkpoint)
     }
 
@@ -395,7 +396,7 @@ impl Options<File> {
         fill: impl FnOnce(&mut std::fs::File, Checkpoint) -> io::Result<()>,
         checkpoint: Checkpoint,
     ) -> Result<(File, Option<Stat>)> {
-        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, false)?;
+        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, Check::AtCommit)?;
         let mut new = stage(dir, destination, self.settings.clone(), old, checkpoint)?;
         fill(new.file(), checkpoint).map_err(|error| {
             new.destination

@@ -14,7 +14,7 @@ use crate::base::Base;
 use crate::checkpoint::{self, Checkpoint};
 use crate::clone;
 use crate::committed::Committed;
-use crate::destination::{Destination, Kind};
+use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{self, Group, HandedOver};
 use crate::metadata::{self, Given, Shown, Work};
@@ -78,7 +78,7 @@ struct Made {
 
 impl Staged {
     fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings, checkpoint: Checkpoint) -> Result<Self> {
-        let (destination, old) = Destination::open(at, path, kind, settings, true)?;
+        let (destination, old) = Destination::open(at, path, kind, settings, Check::BeforeBody)?;
         if settings.is_no_group() {
             return Err(Error::errno("checking the options", path, libc::EINVAL)
                 .hint("to publish siblings does not go with update, backup or tmp_dir"));
@@ -250,7 +250,7 @@ impl Staged {
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
         let Made { kind, opened, stat, given } = self.examine(destination, draft)?;
-        let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
+        let old = if settings.overwrite { destination.check(kind, true, Check::AtCommit)? } else { None };
         let mut later = None;
         if let Some(fd) = &opened {
             let staged = (fd.as_fd(), stat);
@@ -336,7 +336,7 @@ impl Staged {
         name: &OsStr,
     ) -> Result<HandedOver> {
         let Made { kind, opened, stat, given } = made;
-        let old = if settings.overwrite { destination.check(kind, true, false)? } else { None };
+        let old = if settings.overwrite { destination.check(kind, true, Check::AtCommit)? } else { None };
         let mut later = None;
         if let Some(fd) = &opened {
             let staged = (fd.as_fd(), stat);

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::committed::Committed;
-use crate::destination::{Destination, Kind, folder_conflict};
+use crate::destination::{Check, Destination, Kind, folder_conflict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::File;
 use crate::folder::{Entry, Folder};
@@ -528,7 +528,7 @@ impl Group {
             self.pause(index, checkpoint)?;
             let member = &self.members[index];
             let destination = self.destination(member)?;
-            let old = destination.check(member.kind, member.overwrite, false)?;
+            let old = destination.check(member.kind, member.overwrite, Check::AtCommit)?;
             if member.kind == Kind::File {
                 // A folder's own slot has done it.
                 let swept = slot::remove_orphans(destination.slots(), checkpoint).err();

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::base::{self, Base};
 use crate::checkpoint;
-use crate::destination::{Destination, Kind};
+use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::Mount;
 use crate::slot::{self, Linked};
@@ -265,7 +265,7 @@ pub(crate) fn staged(
                 return Err(terms.appeared(destination, error));
             }
             Err(error) if overwrite && matches!(errno(&error), libc::EEXIST | libc::ENOTEMPTY) => {
-                exists = destination.check(kind, true, false)?.is_some();
+                exists = destination.check(kind, true, Check::AtCommit)?.is_some();
             }
             other => return other.map(|()| None).map_err(|error| failed(destination, error)),
         }
@@ -388,7 +388,7 @@ mod tests {
     /// What an old btrfs needs, on whatever filesystem the tests run.
     fn publish_with_a_second_sync(path: &Path, overwrite: bool, exists: bool) -> Result<Published> {
         let settings = Options::<crate::File>::new().overwrite(true).durability(Durability::Full).settings;
-        let (destination, _) = Destination::open(sys::CWD, path, Kind::File, &settings, false)?;
+        let (destination, _) = Destination::open(sys::CWD, path, Kind::File, &settings, Check::AtCommit)?;
         let mut file = std::fs::File::from(sys::tmpfile(destination.staging()).unwrap().unwrap());
         file.write_all(b"new").unwrap();
         unnamed(&destination, file.as_fd(), Terms { overwrite, base: None, backup: None }, exists, Before::NameAndSync)

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-use crate::destination::{Destination, Kind};
+use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, Result};
 use crate::options::{Durability, Options};
 use crate::publish::{Before, Terms};
@@ -173,7 +173,7 @@ fn write(dir: &Path, durability: Durability) -> Result<Committed> {
 fn synced_again(dir: &Path, durability: Durability) -> Result<Committed> {
     let path = dir.join(NAME);
     let settings = File::options().overwrite(true).durability(durability).settings;
-    let (destination, _) = Destination::open(sys::CWD, &path, Kind::File, &settings, false)?;
+    let (destination, _) = Destination::open(sys::CWD, &path, Kind::File, &settings, Check::AtCommit)?;
     let failed = |error| Error::new("staging", &path, error);
     let Some(file) = sys::tmpfile(destination.staging()).map_err(failed)? else {
         return Err(failed(nix::Error::EOPNOTSUPP.into()));
