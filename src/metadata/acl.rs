@@ -1,5 +1,5 @@
-//! POSIX ACLs as the kernel hands them out (`acl(5)`, `<linux/posix_acl_xattr.h>`), and what becomes of the rights when a
-//! part of them cannot be kept: a right that is lost is lost for good, and no other entry gives its user more.
+//! POSIX ACLs as the kernel hands them out (`acl(5)`, `<linux/posix_acl_xattr.h>`). When an entry of an ACL cannot be kept,
+//! the entries that then apply to its users are limited: no user has more rights than before.
 
 const VERSION: u32 = 2;
 
@@ -10,7 +10,7 @@ const GROUP: u16 = 0x08;
 const MASK: u16 = 0x10;
 const OTHER: u16 = 0x20;
 
-/// The id of an entry that needs none. The kernel shows it, too, of a user or group that has no number in the user
+/// The id of an entry that needs none. The kernel also shows it for a user or group that has no number in the user
 /// namespace of this process (`posix_acl_fix_xattr_to_user`), and refuses it in an ACL that is to be set.
 const NO_ID: u32 = u32::MAX;
 
@@ -27,7 +27,7 @@ impl Entry {
     }
 }
 
-/// Who may do what: an ACL, or the permission bits of a mode.
+/// The rights of users and groups: an ACL, or the permission bits of a mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Acl(Vec<Entry>);
 
@@ -74,13 +74,13 @@ impl Acl {
         bits(self.rights(USER_OBJ)) << 6 | bits(group) << 3 | bits(self.rights(OTHER))
     }
 
-    /// Does it say more than a mode can?
+    /// Has it entries that a mode cannot express?
     pub(super) fn is_more_than_a_mode(&self) -> bool {
         self.0.iter().any(|entry| entry.is_named() || entry.tag == MASK)
     }
 
     /// All but the owner's rights.
-    pub(super) fn beside_owner(mut self) -> Self {
+    pub(super) fn without_owner(mut self) -> Self {
         self.0.retain(|entry| entry.tag != USER_OBJ);
         self
     }
@@ -89,7 +89,7 @@ impl Acl {
         self.0.iter().find(|entry| entry.tag == tag).map(|entry| entry.rights)
     }
 
-    /// What the mask leaves of an entry's rights.
+    /// The rights of an entry that the mask allows.
     fn masked(&self, rights: u16) -> u16 {
         rights & self.rights(MASK).unwrap_or(0o7)
     }
@@ -105,7 +105,7 @@ impl Acl {
         self.drop_where(|entry| entry.is_named() && entry.id == NO_ID);
     }
 
-    /// Drops all that a mode cannot say.
+    /// Drops the entries that a mode cannot express.
     pub(super) fn drop_named(&mut self) {
         self.drop_where(|entry| entry.is_named() || entry.tag == MASK);
     }
@@ -117,8 +117,8 @@ impl Acl {
         }
         for entry in gone.iter().filter(|entry| entry.is_named()) {
             let limit = self.masked(entry.rights);
-            // Its user is now one of a group, or one of all others; the members of its group are others now, unless another
-            // group's entry, which held before, is theirs as well.
+            // The entries of groups and of all others apply to a dropped user now. The entry of all others applies to the
+            // members of a dropped group; entries of other groups applied to them before as well.
             let user = entry.tag == USER;
             self.limit(limit, |heir| heir.tag == OTHER || user && matches!(heir.tag, GROUP_OBJ | GROUP));
         }
@@ -131,7 +131,7 @@ impl Acl {
         }
     }
 
-    /// The owner `old` could not be kept: they are one of a group, or of all others, now.
+    /// Limits the entries that now apply to the owner `old`, since this owner could not be kept.
     pub(super) fn lose_owner(&mut self, old: u32) {
         let limit = self.rights(USER_OBJ).unwrap_or(0);
         self.limit(limit, |heir| match heir.tag {
@@ -141,8 +141,9 @@ impl Acl {
         });
     }
 
-    /// The group could not be kept: its entry is another group's now, which gets no more than all others have, and than any
-    /// named group, since its members may be in that one, too. The members of the old group are others now.
+    /// Limits the rights of the new group and of all others, since the old group could not be kept. The new group gets no
+    /// more than all others have, nor than any named group: its members may be in a named group, too. The entry of all others
+    /// now applies to the members of the old group.
     pub(super) fn lose_group(&mut self) {
         let (group, others) = (self.rights(GROUP_OBJ).unwrap_or(0), self.rights(OTHER).unwrap_or(0));
         let both = self.masked(group) & others;
@@ -161,7 +162,7 @@ mod tests {
         Acl(entries.iter().map(|&(tag, rights, id)| Entry { tag, rights, id }).collect())
     }
 
-    /// What a user has who is `user`, or the owner, and in these groups.
+    /// The rights of a user, who may be the owner, in these groups.
     fn granted(acl: &Acl, owner: u32, group: u32, user: u32, groups: &[u32]) -> u16 {
         if user == owner {
             return acl.rights(USER_OBJ).unwrap();
@@ -178,7 +179,7 @@ mod tests {
         if mine.is_empty() {
             return acl.rights(OTHER).unwrap();
         }
-        // More than any one entry grants is never granted at once; their union is what can be asked for one by one.
+        // The kernel grants a request that one of the entries allows: their union can be asked for right by right.
         mine.iter().fold(0, |all, entry| all | acl.masked(entry.rights))
     }
 
@@ -204,7 +205,7 @@ mod tests {
     fn assert_never_wider(before: &Acl, after: &Acl, owner: u32, group: u32) {
         for user in USERS {
             for groups in GROUPS {
-                // Who the owner is now is the writer, who could write the content anyway.
+                // The new owner is the writer of the content, and needs no right to learn it.
                 if user == owner {
                     continue;
                 }
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_named_is_left_as_it_is() {
+    fn entries_with_an_id_are_left_as_they_are() {
         for mut acl in many() {
             let before = acl.clone();
             acl.drop_unnamable();
@@ -256,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_acl_is_not_understood() {
+    fn a_value_that_is_no_acl_is_not_understood() {
         for value in [&b""[..], b"\x02\0\0", b"\x01\0\0\0", b"\x02\0\0\0\x01\0"] {
             assert_eq!(Acl::parse(value), None);
         }

@@ -1,4 +1,4 @@
-//! Inode flags: what `chattr(1)` sets.
+//! Inode flags, as `chattr(1)` sets them.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,8 +6,8 @@ use std::os::fd::BorrowedFd;
 use crate::destination::Destination;
 use crate::sys;
 
-/// The inode flags (`chattr(1)`) that are kept: not those that keep a file from being replaced (`i`, `a`), not those that tell
-/// how its content is stored (`e`, `E`, `V`), and not `j` and `x`, which change what a sync means.
+/// The inode flags that are kept. Left out are the flags that keep a file from being replaced (`i`, `a`), those that tell how
+/// its content is stored (`e`, `E`, `V`), and `j` and `x`, which change what a sync means.
 const KEPT: u32 = flag::SECURE_DELETION
     | flag::UNDELETABLE
     | flag::COMPRESSED
@@ -39,7 +39,7 @@ mod flag {
     pub(super) const CASE_FOLDED: u32 = 0x4000_0000;
 }
 
-/// The flags that a slot hands on to what a tool makes in it: those that must be there before there is content.
+/// The flags that files and folders inherit from a slot: they must be set before there is content.
 pub(super) const HANDED_ON: u32 = flag::NO_COPY_ON_WRITE | flag::COMPRESSED | flag::NOT_COMPRESSED;
 
 /// The inode flags of an open file that a new version of it keeps. Network and FUSE filesystems are not asked.
@@ -55,7 +55,7 @@ pub(crate) fn of(fd: BorrowedFd) -> io::Result<Option<u32>> {
     Ok(sys::inode_flags(fd)?.map(|flags| flags & KEPT))
 }
 
-/// Gives an empty file or folder exactly these of the kept flags, where permitted.
+/// Gives an empty file or folder exactly these flags of [`KEPT`], where permitted.
 pub(crate) fn give(fd: BorrowedFd, flags: u32) -> io::Result<()> {
     let now = sys::inode_flags(fd)?.unwrap_or_default();
     if now & KEPT == flags {
@@ -64,7 +64,7 @@ pub(crate) fn give(fd: BorrowedFd, flags: u32) -> io::Result<()> {
     set(fd, now & !KEPT | flags)
 }
 
-/// Sets flags; what one of them is refused for does not keep the others from being set.
+/// Sets flags: together, or one by one if one of them is refused.
 fn set(fd: BorrowedFd, flags: u32) -> io::Result<()> {
     if sys::set_inode_flags(fd, flags)? {
         return Ok(());
