@@ -98,7 +98,7 @@ def test_filesystems_are_told_apart_by_type_only_for_what_the_page_on_platforms_
         "publish.rs",  # what an error advises
         "slot/domain.rs",  # how far locks reach
         "slot/owner.rs",  # whether owners and modes are kept
-        "tree/removal.rs",  # threads
+        "tree/removal/pool.rs",  # threads
     }
 
 
