@@ -1,5 +1,5 @@
-//! Clones: what an update starts from. Content is shared with the original where the filesystem can
-//! (`FICLONE`), else copied by the kernel, holes kept; never by hard links to what is published.
+//! Clones: the copies that updates start from. A clone shares its content with the original where the filesystem can do that
+//! (`FICLONE`). Elsewhere the kernel copies it, and holes stay holes. A clone has no hard link to a published file.
 
 mod content;
 mod tree;

@@ -8,17 +8,18 @@ use crate::checkpoint::Checkpoint;
 use crate::metadata;
 use crate::sys::{self, Stat};
 
-/// Files up to this size are copied without asking for their holes: they have room for few.
-const SMALL: u64 = 64 << 10;
-/// How much is copied between two looks at the checkpoint.
-const PIECE: u64 = 64 << 20;
+/// Files up to this size are copied without a search for holes: there is little to save.
+const MAX_SIZE_WITHOUT_HOLES: u64 = 64 << 10;
+/// How many bytes are copied between two looks at the checkpoint.
+const MAX_BYTES_AT_ONCE: u64 = 64 << 20;
 
-/// What is known of the two filesystems: a fact about this clone only.
+/// The calls that work between the filesystems of original and clone. An answer counts for this clone only.
 pub(super) struct Means {
     reflink: AtomicBool,
     copy_range: AtomicBool,
-    /// Are there inode flags here, and was there one that a copy may inherit from its folder?
+    /// Has the filesystem inode flags?
     flags: AtomicBool,
+    /// Has an original had a flag, which copies may inherit from their folder?
     inherited_flags: AtomicBool,
 }
 
@@ -29,9 +30,9 @@ impl Means {
     }
 }
 
-/// Gives an empty copy the original's inode flags: no-copy-on-write only takes effect on what is empty, and blocks are only
-/// shared between files that are alike in it.
-pub(super) fn flags(from: BorrowedFd, to: BorrowedFd, means: &Means) -> io::Result<()> {
+/// Gives an empty copy the original's inode flags. The flag against copy-on-write takes effect on empty files only, and
+/// two files share blocks only if both have it or neither has.
+pub(super) fn give_flags(from: BorrowedFd, to: BorrowedFd, means: &Means) -> io::Result<()> {
     if !means.flags.load(Ordering::Relaxed) {
         return Ok(());
     }
@@ -67,7 +68,7 @@ pub(super) fn copy(
         }
         means.reflink.store(false, Ordering::Relaxed);
     }
-    if stat.size <= SMALL && stat.allocated >= stat.size {
+    if stat.size <= MAX_SIZE_WITHOUT_HOLES && stat.allocated >= stat.size {
         return copy_data(from, to, 0, stat.size, means, checkpoint).map(drop);
     }
     let mut at = 0;
@@ -81,7 +82,7 @@ pub(super) fn copy(
     sys::resize(to, stat.size)
 }
 
-/// Copies a range; answers where it ended, which is before `end` only at the end of the file.
+/// Copies a range; answers with the position behind the last byte copied, which is `end` unless the file ends before.
 fn copy_data(
     from: BorrowedFd,
     to: BorrowedFd,
@@ -93,7 +94,7 @@ fn copy_data(
     let mut at = start;
     while at < end {
         checkpoint()?;
-        let wanted = PIECE.min(end - at);
+        let wanted = MAX_BYTES_AT_ONCE.min(end - at);
         let copied =
             if means.copy_range.load(Ordering::Relaxed) { sys::copy_range(from, to, at, wanted)? } else { None };
         let copied = if let Some(copied) = copied {
@@ -111,7 +112,7 @@ fn copy_data(
 }
 
 fn read_and_write(from: BorrowedFd, to: BorrowedFd, at: u64, wanted: u64) -> io::Result<u64> {
-    let (mut input, mut output) = (reopened(from)?, reopened(to)?);
+    let (mut input, mut output) = (duplicated(from)?, duplicated(to)?);
     input.seek(SeekFrom::Start(at))?;
     output.seek(SeekFrom::Start(at))?;
     let mut buffer = vec![0; usize::try_from(wanted.min(1 << 20)).unwrap_or(1 << 20)];
@@ -120,6 +121,6 @@ fn read_and_write(from: BorrowedFd, to: BorrowedFd, at: u64, wanted: u64) -> io:
     Ok(length as u64)
 }
 
-fn reopened(fd: BorrowedFd) -> io::Result<std::fs::File> {
+fn duplicated(fd: BorrowedFd) -> io::Result<std::fs::File> {
     fd.try_clone_to_owned().map(Into::into)
 }
