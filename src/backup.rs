@@ -1,10 +1,10 @@
 //! Backups: the displaced version gets a name of its own.
 //!
-//! New and old are exchanged, then the displaced version, which is in the slot now, is exchanged with
-//! the backup before it. So that a process killed between the two calls loses nothing, the slot holds a mark, made before
-//! the exchange: which inode is the new version (whatever else is in its place was displaced), and which inode has the
-//! backup's name. Whoever finds the slot finishes the work under the publish lock, unless the name has gone to another
-//! inode: that backup is newer.
+//! The publish exchanges the new version and the old one, which is then in the slot. A second exchange gives the old
+//! version the backup's name. Before the first exchange the slot gets a mark. It names the inode of the new version and the
+//! inode that has the backup's name so far. If the process is killed between the two exchanges, another process finds the
+//! slot and makes the second one, under the publish lock. If a third inode has the backup's name by then, that is a newer
+//! backup and stays.
 
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;

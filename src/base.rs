@@ -6,13 +6,13 @@ use std::path::Path;
 use crate::error::{Error, ErrorKind};
 use crate::sys::Stat;
 
-/// The present version that a body starts from. It is kept open, so that its inode number is nobody
-/// else's until the publish has been decided.
+/// The present version that a body starts from. It is kept open, so that no other file gets its inode number before the
+/// publish is decided.
 #[derive(Debug)]
 pub(crate) struct Base(Option<(OwnedFd, Stat)>);
 
 impl Base {
-    /// There was nothing.
+    /// The base of a body that starts from nothing, since there was no version.
     pub(crate) fn nothing() -> Self {
         Self(None)
     }
@@ -21,8 +21,8 @@ impl Base {
         Self(Some((fd, stat)))
     }
 
-    /// Is what is there now still the version that the body started from? A file that was written in place meanwhile is not.
-    /// With `exact_times`, times tell that as well: network filesystems may correct them later.
+    /// Is the version that is there now the one that the body started from? A file that was written in place meanwhile is
+    /// not. With `exact_times`, the modification time tells that as well; network filesystems may correct it later.
     pub(crate) fn is(&self, now: Option<&Stat>, exact_times: bool) -> bool {
         match (&self.0, now) {
             (None, None) => true,
@@ -34,7 +34,7 @@ impl Base {
         }
     }
 
-    /// Was there nothing?
+    /// Did the body start from nothing?
     pub(crate) fn is_nothing(&self) -> bool {
         self.0.is_none()
     }

@@ -2,11 +2,11 @@
 
 use std::io;
 
-/// Is called now and then in long work; an error stops the work.
+/// A function that long work calls between two steps; its error stops the work.
 pub(crate) type Checkpoint<'a> = &'a mut dyn FnMut() -> io::Result<()>;
 
-/// Is the checkpoint of callers that cannot be interrupted.
-#[allow(clippy::unnecessary_wraps, reason = "it is a checkpoint")]
+/// The checkpoint of callers that cannot be interrupted.
+#[allow(clippy::unnecessary_wraps, reason = "a checkpoint has a result")]
 pub(crate) fn go_on() -> io::Result<()> {
     Ok(())
 }

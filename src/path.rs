@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Splits a path into parent, last component and whether slashes followed it. What no rename can
-/// name (`/`, `.`, `..`) is refused as `rename(2)` does.
+/// Splits a path into its parent and its last component, and says whether slashes followed. Paths that no rename can name
+/// (`/`, `.`, `..`) are refused, as `rename(2)` refuses them.
 pub(crate) fn split(path: &Path) -> Result<(&OsStr, &OsStr, bool)> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.contains(&0) {
@@ -37,7 +37,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_rename_can_name_is_refused() {
+    fn a_path_that_no_rename_can_name_is_refused() {
         for path in ["", "/", "//", ".", "..", "a/.", "a/..", "a/../", "a\0b"] {
             assert_eq!(parts(path), None, "{path:?}");
         }

@@ -44,7 +44,8 @@ impl std::ops::BitOr for RenameFlags {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn rename(src: impl AsRef<Path>, dst: impl AsRef<Path>, overwrite: bool) -> Result<()> {
-    rename_at(sys::CWD, src.as_ref(), sys::CWD, dst.as_ref(), overwrite, false)
+    let flags = if overwrite { RenameFlags::default() } else { RenameFlags::NOREPLACE };
+    rename_at(sys::CWD, src.as_ref(), sys::CWD, dst.as_ref(), flags)
 }
 
 pub(crate) fn rename_at(
@@ -52,16 +53,14 @@ pub(crate) fn rename_at(
     src: &Path,
     dst_dir: BorrowedFd,
     dst: &Path,
-    overwrite: bool,
-    whiteout: bool,
+    RenameFlags(flags): RenameFlags,
 ) -> Result<()> {
-    let flags = if overwrite { 0 } else { NOREPLACE } | if whiteout { WHITEOUT } else { 0 };
     let renamed = sys::renameat2(src_dir, src.as_os_str(), dst_dir, dst.as_os_str(), flags);
     let error = match renamed {
         Err(error) if flags == NOREPLACE && publish::is_unsupported(&error) => error,
         other => return other.map_err(|error| explain(src, dst, flags, error)),
     };
-    // EINVAL also means "into its own subfolder"; a file cannot be meant by that.
+    // EINVAL also means that a folder would be moved into itself. So only files are moved by a link.
     let kind = sys::stat(src_dir, src.as_os_str()).ok().flatten().map(|stat| stat.kind());
     if kind == Some(libc::S_IFDIR) || errno(&error) == libc::EPERM {
         return Err(explain(src, dst, flags, error));
@@ -69,7 +68,7 @@ pub(crate) fn rename_at(
     let moved = publish::move_file(src_dir, src.as_os_str(), dst_dir, dst.as_os_str());
     let Moved::ByLink(unlinked) = moved.map_err(|error| explain(src, dst, flags, error))? else { return Ok(()) };
     if kind == Some(libc::S_IFREG) {
-        // Watchers hear of it, as of a rename. What cannot be opened is moved all the same.
+        // Watchers hear of this as they do of a rename. A file that cannot be opened has been moved all the same.
         drop(sys::open_published(dst_dir, dst.as_os_str()));
     }
     unlinked.map_err(|error| {

@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 use crate::slot;
 use crate::sys::{self, Lock, Stat, errno};
 
-/// How often a version that vanishes while it is opened is looked for again, and after how many of
-/// these a pause is made.
-const ROUNDS: u32 = 5_000;
-const EAGER: u32 = 100;
+/// How often opening a version is repeated, each time since the version was displaced meanwhile.
+const MAX_ROUNDS: u32 = 5_000;
+/// How many rounds begin without a pause.
+const ROUNDS_WITHOUT_PAUSE: u32 = 100;
 
 /// One version of a folder, which stays as it is, complete, until this is dropped.
 ///
@@ -54,12 +54,12 @@ const EAGER: u32 = 100;
 /// ```
 #[derive(Debug)]
 pub struct Snapshot {
-    /// Taken when it is closed.
+    /// `None` once the snapshot is closed.
     pin: Option<Pin>,
     path: PathBuf,
-    /// The path that was asked for.
+    /// The path that the caller gave.
     asked: PathBuf,
-    /// The process that it belongs to.
+    /// Tells the process that has opened it from forked children.
     generation: u32,
 }
 
@@ -73,13 +73,13 @@ impl Snapshot {
         Ok(Self { pin: Some(pin), path, asked, generation: sys::fork_generation() })
     }
 
-    /// Where the version is read: for this process, its threads, and other processes of this user.
+    /// The path under which this process and other processes of this user read the version.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Lets go of the version, and removes it if it was displaced and nobody else reads it.
+    /// Lets go of the version, and removes it if it was displaced and no other reader holds it.
     pub fn close(self) {
         self.close_with(&mut checkpoint::go_on);
     }
@@ -99,7 +99,7 @@ impl Snapshot {
 
 impl AsFd for Snapshot {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        // Only closing takes it, and that consumes the snapshot.
+        // Only closing takes it, and closing consumes the snapshot.
         self.pin.as_ref().expect("a version until the end").version.as_fd()
     }
 }
@@ -110,36 +110,37 @@ impl Drop for Snapshot {
     }
 }
 
-/// A version that is held by a shared lock.
+/// A version of a folder that is held by a shared lock.
 #[derive(Debug)]
 pub(crate) struct Pin {
     version: OwnedFd,
     stat: Stat,
-    /// What `sys::forks` said.
+    /// The number of forks (`sys::forks`) when it was opened.
     forks: u32,
 }
 
 impl Pin {
-    /// Pins what a destination is now.
+    /// Pins the version that is at a destination now.
     pub(crate) fn of(destination: &Destination) -> Result<Self> {
         pin(destination.parent(), &destination.name, false).map_err(|error| failed(&destination.path, error))
     }
 
-    /// What the version was when it was pinned.
+    /// The description of the version from when it was pinned.
     pub(crate) fn stat(&self) -> Stat {
         self.stat
     }
 
-    /// Lets go of the version, and removes it if it was displaced and nobody else reads it. `named` tells what has its name.
+    /// Lets go of the version, and removes it if it was displaced and no other reader holds it. `named` looks up the version
+    /// that has the name now.
     pub(crate) fn release(self, named: impl FnOnce() -> io::Result<Option<Stat>>, checkpoint: Checkpoint) {
-        // The pin goes before the look: a writer that displaces the version after the look removes it. A forked child that
-        // has a copy of the descriptor keeps the pin, and the next writer removes what was displaced.
+        // The pin is let go of before the name is looked up: a writer that displaces the version after that removes it. A
+        // forked child that has a copy of the descriptor keeps the pin, and the next writer removes the displaced version.
         if self.forks == sys::forks() && sys::unlock(self.version.as_fd()).is_err() {
             return;
         }
-        // Mostly it still has its name, and looking at that costs half of asking where it is.
+        // Mostly the version still has its name. Looking that up costs half of asking for the version's path.
         if !matches!(named(), Ok(Some(named)) if named.same(&self.stat)) {
-            // Not permitted, in use again, resisting: the next writer, or `sweep`, sees to it.
+            // If it cannot be removed, it stays for the next writer, or for `sweep`.
             drop(slot::remove_displaced(self.version, checkpoint));
         }
     }
@@ -165,14 +166,14 @@ fn failed(path: &Path, error: io::Error) -> Error {
 /// Opens and locks the version that a path leads to.
 fn pin(at: BorrowedFd, path: &OsStr, follow: bool) -> io::Result<Pin> {
     let nofollow = if follow { OFlag::empty() } else { OFlag::O_NOFOLLOW };
-    for round in 0..ROUNDS {
-        if round >= EAGER {
+    for round in 0..MAX_ROUNDS {
+        if round >= ROUNDS_WITHOUT_PAUSE {
             sys::sleep(Duration::from_millis(1));
         }
         let version = sys::openat(at, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | nofollow, 0)?;
         match sys::lock_shared(version.as_fd())? {
             Lock::Held => {}
-            // Whoever removes a version holds this; the name leads to a newer one by then.
+            // A process that removes the version holds the lock; the name leads to a newer version by then.
             Lock::Taken => continue,
             Lock::Unsupported => return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP)),
         }
@@ -181,13 +182,13 @@ fn pin(at: BorrowedFd, path: &OsStr, follow: bool) -> io::Result<Pin> {
         if named()?.is_some_and(|named| named.same(&pin.stat)) {
             return Ok(pin);
         }
-        // It was displaced in between: the writer that did so may have found it pinned, and has left it.
+        // The version was displaced meanwhile. Its writer may have found it pinned, and have left it.
         pin.release(named, &mut checkpoint::go_on);
     }
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-/// Not through `/proc/self`, which is another folder for each process that follows it.
+/// The path of an open version. It does not lead through `/proc/self`, which is another folder in each process.
 fn proc_path(version: &OwnedFd) -> io::Result<PathBuf> {
     static MOUNTED: OnceLock<bool> = OnceLock::new();
     if !*MOUNTED.get_or_init(|| Path::new("/proc/self/fd").exists()) {

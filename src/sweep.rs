@@ -1,4 +1,4 @@
-//! `Sweep`: finds and removes orphans, whoever's next writer does not come.
+//! `Sweep`: finds and removes orphans for which no next writer comes.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -12,7 +12,7 @@ use crate::slot::{self, Beside, Inspected, Known, Terms};
 use crate::sys::{self, errno};
 use crate::tree::{self, Visitor};
 
-/// What a killed process has left.
+/// A slot, a room or a lock that a killed process has left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Orphan {
     path: PathBuf,
@@ -23,13 +23,13 @@ pub struct Orphan {
 }
 
 impl Orphan {
-    /// One that was found by another process.
+    /// An orphan that another process has found.
     #[cfg(feature = "python")]
     pub(crate) fn restored(path: PathBuf, bytes: u64, files: u64, age: Duration, removed: bool) -> Self {
         Self { path, bytes, files, age, removed }
     }
 
-    /// Where it is, or was.
+    /// The path where it is, or was.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -47,28 +47,28 @@ impl Orphan {
         self.files
     }
 
-    /// The time since something was last made or removed directly in it.
+    /// The time since an entry was last made or removed directly in it.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.age
     }
 
-    /// Has it been removed? Not by a dry run, and not if something in it resists.
+    /// Has it been removed? A dry run removes nothing, and an orphan stays if an entry in it cannot be removed.
     #[must_use]
     pub fn removed(&self) -> bool {
         self.removed
     }
 }
 
-/// Removes orphans from a folder; the next writer to a destination removes that one's by itself.
+/// Removes orphans from a folder. The next writer to a destination also removes the orphans of that destination.
 ///
-/// What is alive, pinned or another user's is never touched, nor is anything whose name only looks
-/// like a slot. Where another machine or another mount may have made a slot (see
-/// [`LockReach`](crate::LockReach)), nothing tells here whether it lives: it is removed only if
-/// [`older_than`](Sweep::older_than) says from which age on.
+/// A sweep never touches a slot that is alive, pinned or another user's, nor a folder that only has the name of a slot.
+/// Where another machine or another mount may have made a slot (see [`LockReach`](crate::LockReach)), its lock does not
+/// tell whether its process is alive. Such a slot is removed only if [`older_than`](Sweep::older_than) gives an age, and
+/// the slot has reached it.
 ///
 /// # Errors
-/// The folder cannot be opened or read. An orphan that resists is reported, not an error.
+/// The folder cannot be opened or read. An orphan that cannot be removed is reported, and is no error.
 ///
 /// # Examples
 /// ```
@@ -98,14 +98,14 @@ impl Sweep {
         self
     }
 
-    /// Reports what it would remove, and removes nothing (default: false).
+    /// Reports the orphans, and removes nothing (default: false).
     pub fn dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
         self
     }
 
-    /// Takes slots of other lock domains, and slots where folders cannot be locked, for orphans from this age on
-    /// (default: none).
+    /// Also removes slots whose lock tells nothing, from this age on: slots of other lock domains, and slots where folders
+    /// cannot be locked (default: none).
     pub fn older_than(mut self, age: Duration) -> Self {
         self.older_than = Some(age);
         self
@@ -131,9 +131,10 @@ impl Sweep {
     }
 }
 
+/// A folder that is swept.
 struct Level {
     path: PathBuf,
-    /// The names that are ours.
+    /// The names in it that the library makes.
     names: Vec<OsString>,
 }
 
@@ -150,7 +151,7 @@ impl Finder<'_> {
         }
     }
 
-    /// Inspects what was found in a folder.
+    /// Inspects the names that were noted in a folder.
     fn finish(&mut self, dir: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
         let Some(Level { path, names }) = self.levels.pop() else { return Ok(()) };
         let known = Known::default();
@@ -190,7 +191,7 @@ impl Visitor for Finder<'_> {
                 self.levels.push(Level { path, names: Vec::new() });
                 Ok(Some(fd))
             }
-            // Another mount, another user's, gone or replaced meanwhile.
+            // It is another mount or another user's folder, or it was removed or replaced meanwhile.
             Err(error)
                 if slot::is_change(&error) || matches!(errno(&error), libc::EXDEV | libc::EACCES | libc::ELOOP) =>
             {

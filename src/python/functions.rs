@@ -37,7 +37,9 @@ use crate::{rename as core, sys};
 pub(super) fn rename(py: Python<'_>, src: PathArg, dst: PathArg, options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     let given = Given::read("rename", options, &[&["overwrite", "whiteout", "src_dir_fd", "dst_dir_fd"]])?;
     let (from, to) = (folder_fd(given.src_dir_fd), folder_fd(given.dst_dir_fd));
-    py.detach(|| core::rename_at(from, &src.path, to, &dst.path, given.overwrite, given.whiteout))
+    let replace = if given.overwrite { core::RenameFlags::default() } else { core::RenameFlags::NOREPLACE };
+    let flags = replace | if given.whiteout { core::RenameFlags::WHITEOUT } else { core::RenameFlags::default() };
+    py.detach(|| core::rename_at(from, &src.path, to, &dst.path, flags))
         .map_err(|error| convert::error(py, &error, &[&src, &dst]))
 }
 

@@ -1,5 +1,5 @@
-//! The numbers of descriptors in the paths of snapshots. The kernel gives the lowest free number, so that the path of a
-//! snapshot would lead into the next one, for whoever has kept it. Here numbers rise, and none is used twice before all are.
+//! The numbers of descriptors in the paths of snapshots. The kernel gives the lowest free number, so a path that was kept
+//! from one snapshot would lead into the next one. Here numbers rise, and none is used twice before all have been used.
 //!
 //! The kernel's table of descriptors grows to the highest number and never shrinks. In a process with threads each growth
 //! waits for all processors (`expand_files`, `synchronize_rcu`): from 7 ms up on a busy machine. So the first number is in the
@@ -11,18 +11,18 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use crate::sys;
 
-/// No number is as high.
+/// All numbers are below this one.
 const END: RawFd = 16_384;
 /// The usual limit of descriptors (`RLIMIT_NOFILE`), in whose lower half ordinary descriptors are.
 const USUAL_LIMIT: RawFd = 1_024;
 
-/// Where to look for the next number; 0 before the first. Without a lock: a child of fork(2) may inherit it locked.
+/// The next number to try; 0 before the first. There is no lock, since a child of fork(2) could inherit it locked.
 static NEXT: AtomicI32 = AtomicI32::new(0);
 
-/// Gives a descriptor a number that no snapshot had before, or the one that was free for the longest time. Where no
-/// descriptor is left for that it keeps its own.
+/// Gives a descriptor a number that no snapshot has had, or the one that was free for the longest time. If there is no
+/// descriptor left for that, the number stays.
 pub(super) fn fresh(fd: OwnedFd) -> OwnedFd {
-    // The explorer of interleavings repeats each run, and numbers would depend on those before.
+    // The explorer of interleavings repeats each run. There a number would depend on the runs before.
     #[cfg(test)]
     if crate::explore::is_running() {
         return fd;
@@ -33,12 +33,12 @@ pub(super) fn fresh(fd: OwnedFd) -> OwnedFd {
         let least = if next == 0 { start() } else { next };
         let copy = if least < END { sys::duplicate(fd.as_fd(), least).ok() } else { None };
         let number = copy.as_ref().map(AsRawFd::as_raw_fd).filter(|number| *number < END);
-        // Fails if another thread was faster: its number may be the same, if it has closed it by now.
+        // This fails if another thread was faster. Its number may be the same, if its snapshot is closed by now.
         let noted =
             NEXT.compare_exchange(next, number.map_or(0, |number| number + 1), Ordering::Relaxed, Ordering::Relaxed);
         match (copy, number) {
             (Some(copy), Some(_)) if noted.is_ok() => return copy,
-            // All have been used, or the limit is lower now.
+            // All numbers have been used, or the limit is lower now.
             (_, None) if next == 0 || wrapped => return fd,
             (_, None) => wrapped = true,
             _ => {}

@@ -1,4 +1,4 @@
-//! Measures what a tree takes on the disk.
+//! Measures the space that a tree takes on the disk.
 
 use std::ffi::OsStr;
 use std::io;
@@ -8,7 +8,7 @@ use super::walk::{Visitor, walk};
 use crate::checkpoint::Checkpoint;
 use crate::sys;
 
-/// Adds up what a tree takes on the disk.
+/// Adds up the space and the number of files.
 struct Measure {
     bytes: u64,
     files: u64,
@@ -24,7 +24,7 @@ impl Visitor for Measure {
     }
 
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
-        // What its owner may not read, or is mounted there, does not count.
+        // A folder that its owner may not read does not count, nor does a mount point.
         Ok(sys::open_folder_same_mount(dir, name).ok())
     }
 

@@ -1,5 +1,5 @@
-//! Walks a tree of folders relative to descriptors: follows no symlink, crosses no mount, keeps at
-//! most [`MAX_OPEN_FOLDERS`] folders open whatever the depth, and no path is ever longer than one name.
+//! Walks a tree of folders relative to descriptors. A walk follows no symlink, crosses no mount, and keeps at most
+//! [`MAX_OPEN_FOLDERS`] folders open whatever the depth. The path of a call is never longer than one name.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -8,19 +8,19 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::checkpoint::Checkpoint;
 use crate::sys::{self, Stat, errno};
 
-/// How many folders a walk keeps open at once. Deeper ones are opened again through `..` on the
-/// way up, and must be the same inode.
+/// How many folders a walk keeps open. Folders further up are closed, and opened again through `..` on the way up, where
+/// they must be the same inode.
 pub(super) const MAX_OPEN_FOLDERS: usize = 32;
 
-/// What is done at each place of a walk.
+/// The work that is done at each file and folder of a walk.
 pub(crate) trait Visitor {
-    /// Anything but a folder.
+    /// Visits an entry that is no folder.
     fn file(&mut self, dir: BorrowedFd, name: &OsStr, kind: u8) -> io::Result<()>;
-    /// Opens a folder to go into; `None` passes it over.
+    /// Opens a folder that the walk then enters; `None` passes the folder over.
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>>;
-    /// After all that is in a folder below the root: `folder` is the open folder called `name` in `dir`.
+    /// Ends the visit of a folder below the root, after everything in it: `folder` is the open folder called `name` in `dir`.
     fn leave(&mut self, folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()>;
-    /// Is a folder that others remove while it is read no error?
+    /// May another process remove a folder while the walk reads it? If not, that is an error.
     fn allows_removal(&self) -> bool {
         false
     }
@@ -29,14 +29,14 @@ pub(crate) trait Visitor {
 struct Frame {
     name: OsString,
     fd: Option<OwnedFd>,
-    /// Set when the descriptor is given up.
+    /// The inode of the folder, from when it was closed.
     stat: Option<Stat>,
     subfolders: Vec<OsString>,
 }
 
 impl Frame {
     fn fd(&self) -> BorrowedFd<'_> {
-        // The two newest frames are always open, and no other is asked.
+        // The two newest frames are always open, and no other frame is asked for its descriptor.
         self.fd.as_ref().expect("an open folder").as_fd()
     }
 }
@@ -50,7 +50,7 @@ pub(crate) fn walk(root: OwnedFd, visitor: &mut dyn Visitor, checkpoint: Checkpo
         if let Some(name) = top.subfolders.pop() {
             if let Some(fd) = visitor.enter(top.fd(), &name)? {
                 frames.push(read(name, fd, &mut buffer, visitor, checkpoint)?);
-                // It may have been given up before: the walk goes down more than once.
+                // It may be closed already: the walk goes down more than once.
                 let far = frames.len().checked_sub(MAX_OPEN_FOLDERS + 1).map(|index| &mut frames[index]);
                 if let Some((old, fd)) = far.and_then(|old| old.fd.take().map(|fd| (old, fd))) {
                     old.stat = Some(sys::stat_fd(fd.as_fd())?);
@@ -68,7 +68,7 @@ pub(crate) fn walk(root: OwnedFd, visitor: &mut dyn Visitor, checkpoint: Checkpo
     Ok(())
 }
 
-/// Opens the folder above again: whoever moved the tree meanwhile does not lead the walk elsewhere.
+/// Opens the folder above again, and fails if another process has moved the tree meanwhile.
 fn reopen(below: &Frame, above: &Frame) -> io::Result<OwnedFd> {
     let fd = sys::open_folder(below.fd(), OsStr::new(".."))?;
     match above.stat {
