@@ -1,19 +1,20 @@
-//! Slots: where staging has a name, and where an exchange leaves the displaced version.
+//! Slots: names of the library that hold staging, and after an exchange the displaced version.
 //!
 //! The first writer to a destination has the slot `.atomik-0.NAME~`, the porch. A writer that finds the porch taken makes
-//! a slot of any free name in the room, the folder `.atomik-uUID.NAME~/`, one a user. Whoever holds the lock of a slot owns
-//! it; a slot whose lock is free is an orphan, which the next writer removes. Nobody ever waits for a slot.
+//! a slot with a random name in the room, the folder `.atomik-uUID.NAME~/`, of which each user has one. The process that
+//! holds the lock of a slot owns it. A slot whose lock is free is an orphan, and the next writer removes it. No writer ever
+//! waits for a slot.
 //!
 //! ```text
 //!     mkdir, open, flock, statx, getdents64           the body                rename, or exchange
 //!  ───────────────────────────────────────▶ staging ──────────▶ complete ──────────────────────▶ displaced, or empty
-//!     anything unexpected: start over                                                                    │ clear, rmdir
+//!     anything unexpected: start over                                                                    │ empty, rmdir
 //!                                                                                                        ▼
 //!     death at any of these points leaves an orphan; pinned by a reader: left to that reader           gone
 //! ```
 //!
-//! Whatever is not as expected (a name that is gone, locked, or leads elsewhere) starts the step over. Nothing is removed
-//! by name that this process does not hold locked, but for a room, which `rmdir` removes only if it is empty.
+//! A step starts over if a name is gone, locked, or leads to another inode than expected. Nothing is removed by name
+//! unless this process holds its lock. The one exception is a room, which `rmdir` removes only if it is empty.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -27,7 +28,6 @@ use crate::sys::{self, Lock, errno};
 mod beside;
 mod displaced;
 mod domain;
-mod inspect;
 mod linked;
 mod lock;
 mod mark;
@@ -38,12 +38,12 @@ mod owner;
 mod patience;
 mod reclaim;
 mod room;
+mod sweep;
 
 pub(crate) use beside::{Beside, Known};
 pub(crate) use displaced::{is_displaced, is_removed};
 pub use domain::LockReach;
 pub(crate) use domain::learn;
-pub(crate) use inspect::{Inspected, Terms, inspect_all};
 pub(crate) use linked::Linked;
 pub(crate) use lock::{PublishLock, remove_orphan_lock};
 pub(crate) use mark::{complete, mark};
@@ -54,20 +54,21 @@ use orphans::remove_others;
 pub(crate) use orphans::{remove_displaced, remove_orphans};
 pub(crate) use patience::Patience;
 use patience::rounds;
-use reclaim::{Cleared, clear, is_free, reclaim, stays};
+use reclaim::{Contents, is_unpinned, leftover, reclaim, remove_contents};
+pub(crate) use sweep::{SweepTerms, Swept, sweep_name};
 
-/// FUSE and NFS keep an unlinked file that was open under a hidden name until the server hears, a moment later, that it was
-/// closed: how often, a millisecond apart, a slot is tried.
+/// How often a slot is emptied again, after a pause of a millisecond each time. FUSE and NFS keep an unlinked file under a
+/// hidden name while it is open, and a moment longer, until the server hears that it was closed.
 const MAX_PAUSES: u32 = 50;
 
 /// A folder slot that this process owns.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// The room that it is in; `None` beside the destination.
+    /// The room that holds the slot; `None` for a slot beside the destination.
     room: Option<(OsString, OwnedFd)>,
     name: OsString,
     pub(crate) fd: OwnedFd,
-    /// Has its owner held the lock of the destination here? Then nobody's is left.
+    /// Has its owner held the publish lock in the slot's folder? Then no killed writer's lock is left there.
     pub(crate) lock_taken: bool,
 }
 
@@ -77,14 +78,14 @@ impl Slot {
     }
 }
 
-/// What came of making a slot under one name.
+/// The result of making a slot under one name.
 enum Made {
     Slot(OwnedFd),
-    /// Another process was faster: start over.
-    Again,
-    /// Somebody else's, alive, pinned, or nothing that this user may remove.
+    /// Another process has removed, locked or filled the slot meanwhile.
+    StartOver,
+    /// The name belongs to a slot that is alive or pinned, or to something that this user may not remove.
     Taken,
-    /// It is made, and cannot be locked.
+    /// The slot is made, and this filesystem cannot lock it.
     Unlockable,
 }
 
@@ -93,63 +94,63 @@ impl Slot {
     pub(crate) fn take(beside: Beside) -> io::Result<Slot> {
         let mut patience = Patience::default();
         loop {
-            match Self::attempt(beside) {
+            match Self::take_once(beside) {
                 Err(error) if patience.again(beside, &error) => {}
                 slot => return slot,
             }
         }
     }
 
-    fn attempt(beside: Beside) -> io::Result<Slot> {
+    fn take_once(beside: Beside) -> io::Result<Slot> {
         let porch = beside.porch();
         for _ in rounds(beside) {
-            match make(beside, None, &porch)? {
+            match make_and_lock(beside, None, &porch)? {
                 Made::Slot(fd) => return Ok(Slot::new(None, porch, fd)),
-                Made::Again => continue,
+                Made::StartOver => continue,
                 Made::Unlockable => {
-                    // Nobody else can lock it either: what this process has made is still its own.
+                    // No other process can lock the folder either, so it still belongs to this one.
                     sys::rmdir(beside.dir, &porch)?;
-                    return Self::unlocked(beside);
+                    return Self::take_unlocked(beside);
                 }
                 Made::Taken => {}
             }
-            // Before there is a room that would be left if this failed.
+            // This may fail, so it comes before there is a room that would be left.
             let name = name::in_room(sys::random()?);
-            let Some(room) = room::enter(beside)? else { return Self::spare(beside) };
-            let made = make(beside, Some(room.1.as_fd()), &name);
+            let Some(room) = room::open_or_make(beside)? else { return Self::take_spare(beside) };
+            let made = make_and_lock(beside, Some(room.1.as_fd()), &name);
             match made {
                 Ok(Made::Slot(fd)) => return Ok(Slot::new(Some(room), name, fd)),
-                Ok(Made::Again | Made::Taken) => continue,
+                Ok(Made::StartOver | Made::Taken) => continue,
                 Ok(Made::Unlockable) => sys::rmdir(room.1.as_fd(), &name)?,
                 Err(_) => {}
             }
             // If the room stays, the next writer removes it.
-            drop(room::leave(beside, &mut checkpoint::go_on));
-            return made.and_then(|_| Self::unlocked(beside));
+            drop(room::remove(beside, &mut checkpoint::go_on));
+            return made.and_then(|_| Self::take_unlocked(beside));
         }
-        Self::spare(beside)
+        Self::take_spare(beside)
     }
 
-    /// Makes a slot under a random name, where something else has the names of porch and room. The next writer does not look
-    /// there; a sweep does, and the last reader of a version in it.
-    fn spare(beside: Beside) -> io::Result<Slot> {
+    /// Makes a slot with a random name beside the destination, where something else has the names of porch and room. The next
+    /// writer does not look there. A sweep removes the slot, or the last reader of a version in it.
+    fn take_spare(beside: Beside) -> io::Result<Slot> {
         let name = beside.name(Kind::Spare(sys::random()?));
-        match make(beside, None, &name)? {
+        match make_and_lock(beside, None, &name)? {
             Made::Slot(fd) => Ok(Slot::new(None, name, fd)),
             Made::Unlockable => {
                 sys::rmdir(beside.dir, &name)?;
-                Self::unlocked(beside)
+                Self::take_unlocked(beside)
             }
-            Made::Again | Made::Taken => Err(io::Error::from_raw_os_error(libc::EEXIST)),
+            Made::StartOver | Made::Taken => Err(io::Error::from_raw_os_error(libc::EEXIST)),
         }
     }
 
-    /// Makes a slot as if in a lock domain of its own, where folders cannot be locked. Nobody takes it for an orphan; a sweep
-    /// may, by its age.
-    fn unlocked(beside: Beside) -> io::Result<Slot> {
+    /// Makes a slot in a random lock domain, where folders cannot be locked. No writer takes it for an orphan; a sweep may, by
+    /// its age.
+    fn take_unlocked(beside: Beside) -> io::Result<Slot> {
         let exists = || io::Error::from_raw_os_error(libc::EEXIST);
         let name = name::name(Kind::Porch, Some(sys::random()?), beside.destination);
-        let Made::Slot(fd) = make(beside, None, &name).and_then(|made| match made {
+        let Made::Slot(fd) = make_and_lock(beside, None, &name).and_then(|made| match made {
             Made::Unlockable => {
                 let fd = sys::open_folder(beside.dir, &name)?;
                 let (_, ours) = beside.claim(fd.as_fd(), sys::stat_fd(fd.as_fd())?)?;
@@ -163,7 +164,7 @@ impl Slot {
         Ok(Slot::new(None, name, fd))
     }
 
-    /// Where it is, from the folder that it is made in.
+    /// Its path from the folder that holds porch and room.
     pub(crate) fn path(&self) -> PathBuf {
         match &self.room {
             Some((room, _)) => Path::new(room).join(&self.name),
@@ -171,19 +172,19 @@ impl Slot {
         }
     }
 
-    /// Gives the slot back, with what is still in it, and removes the orphans of this destination. An error leaves an orphan.
+    /// Removes the slot with everything in it, and then the orphans of this destination. An error leaves an orphan.
     pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
         let place = self.path();
         let Self { room, name, fd, lock_taken } = self;
         let inside = room.as_ref().map(|(_, room)| room.as_fd());
-        let removed = remove(beside, inside, &name, fd.as_fd(), lock_taken, checkpoint);
+        let removed = remove_slot(beside, inside, &name, fd.as_fd(), lock_taken, checkpoint);
         drop(fd);
-        let removed = removed.map_err(|error| stays(beside, &place, error)).and_then(|pinned| {
+        let removed = removed.map_err(|error| leftover(beside, &place, error)).and_then(|pinned| {
             let Some(version) = pinned else { return Ok(()) };
-            let free = is_free(&version)?;
-            // Its lock goes before the next look.
+            let free = is_unpinned(&version)?;
+            // The version is unlocked before it is looked at again.
             drop(version);
-            if free { reclaim(beside, inside, &name, checkpoint)?.named(beside, &place) } else { Ok(()) }
+            if free { reclaim(beside, inside, &name, checkpoint)?.into_result(beside, &place) } else { Ok(()) }
         });
         let inside = room.is_some();
         let others = remove_others(beside, inside, checkpoint);
@@ -191,41 +192,40 @@ impl Slot {
     }
 }
 
-/// Makes and locks a slot. Until it is locked it looks like an orphan, and may be removed or used by others: it is looked
-/// into, although this process has made it.
-fn make(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::Result<Made> {
+/// Makes and locks a slot. Until it is locked it looks like an orphan, and other processes may remove or use it. So it is
+/// checked to be empty although this process has made it. An orphan that has the name is removed.
+fn make_and_lock(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::Result<Made> {
     let at = room.unwrap_or(beside.dir);
-    // What cannot be opened could not be locked, and so not be removed either: whether there is a descriptor left is found
-    // out before the slot is made.
+    // Without a free descriptor the slot could be made, but neither locked nor removed. So that is tried first.
     drop(sys::duplicate(at, 3)?);
     match sys::mkdir(at, name, beside.mode()?) {
         Ok(true) => {}
         Ok(false) => {
             let found = reclaim(beside, room, name, &mut checkpoint::go_on)?;
-            return Ok(if found.is_gone() { Made::Again } else { Made::Taken });
+            return Ok(if found.is_gone() { Made::StartOver } else { Made::Taken });
         }
-        // The room was removed by the last who left it.
-        Err(error) if room.is_some() && is_change(&error) => return Ok(Made::Again),
+        // The last writer that left the room has removed it.
+        Err(error) if room.is_some() && is_change(&error) => return Ok(Made::StartOver),
         Err(error) => return Err(error),
     }
     let locked = || -> io::Result<Made> {
         let fd = sys::open_folder(at, name)?;
         match sys::lock(fd.as_fd(), false)? {
             Lock::Held => {}
-            Lock::Taken => return Ok(Made::Again),
+            Lock::Taken => return Ok(Made::StartOver),
             Lock::Unsupported => return Ok(Made::Unlockable),
         }
         let stat = sys::stat_fd(fd.as_fd())?;
         if !is_named(at, name, &stat)? || !is_empty(fd.as_fd())? {
-            return Ok(Made::Again);
+            return Ok(Made::StartOver);
         }
         let (_, ours) = beside.claim(fd.as_fd(), stat)?;
         Ok(if ours { Made::Slot(fd) } else { Made::Taken })
     };
     match locked() {
-        Err(error) if is_change(&error) => Ok(Made::Again),
+        Err(error) if is_change(&error) => Ok(Made::StartOver),
         Err(error) => {
-            // What this process could not lock is another's by now, or an orphan: the next look tells.
+            // The slot could not be locked. It is an orphan, unless another process has taken it by now.
             drop(reclaim(beside, room, name, &mut checkpoint::go_on));
             Err(error)
         }
@@ -233,18 +233,18 @@ fn make(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::Result<Ma
     }
 }
 
-/// Removes a slot that this process holds locked, with what is in it. Answers the version in it that is pinned, if one is:
-/// then it stays, for the last reader or the next writer. What has held the publish lock has something in it.
-fn remove(
+/// Removes a slot that this process holds locked, with everything in it. If a version in it is pinned, both stay for the last
+/// reader or the next writer, and the answer is that version. A slot that `has_contents` is emptied before the first `rmdir`.
+fn remove_slot(
     beside: Beside,
     room: Option<BorrowedFd>,
     name: &OsStr,
     slot: BorrowedFd,
-    full_by_now: bool,
+    has_contents: bool,
     checkpoint: Checkpoint,
 ) -> io::Result<Option<OwnedFd>> {
-    if full_by_now {
-        if let Cleared::Pinned(version) = clear(beside, slot, checkpoint)? {
+    if has_contents {
+        if let Contents::Pinned(version) = remove_contents(beside, slot, checkpoint)? {
             return Ok(Some(version));
         }
     }
@@ -260,7 +260,7 @@ fn remove(
             sys::sleep(Duration::from_millis(1));
         }
         pauses += 1;
-        if let Cleared::Pinned(version) = clear(beside, slot, checkpoint)? {
+        if let Contents::Pinned(version) = remove_contents(beside, slot, checkpoint)? {
             return Ok(Some(version));
         }
     }
@@ -337,7 +337,7 @@ mod tests {
         for path in &paths {
             std::fs::write(path.join("litter"), "").unwrap();
         }
-        // Its lock goes with the process; nothing else is done for it.
+        // A killed process leaves its slots like this: unlocked, and otherwise as they were.
         let [first, second, third] = slots;
         drop((first, second));
         home.give_back(home.take());

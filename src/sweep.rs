@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::{Error, Result};
-use crate::slot::{self, Beside, Inspected, Known, Terms};
+use crate::slot::{self, Beside, Known, SweepTerms, Swept};
 use crate::sys::{self, errno};
 use crate::tree::{self, Visitor};
 
@@ -155,12 +155,12 @@ impl Finder<'_> {
     fn finish(&mut self, dir: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
         let Some(Level { path, names }) = self.levels.pop() else { return Ok(()) };
         let known = Known::default();
-        let terms = Terms { dry_run: self.sweep.dry_run, older_than: self.sweep.older_than };
+        let terms = SweepTerms { dry_run: self.sweep.dry_run, older_than: self.sweep.older_than };
         for name in names {
             let Some(parsed) = slot::parse(&name) else { continue };
             let beside = Beside { dir, destination: &parsed.destination, known: &known };
-            for found in slot::inspect_all(beside, &name, &parsed, terms, checkpoint)? {
-                let Inspected { path: inner, bytes, files, changed, removed } = found;
+            for found in slot::sweep_name(beside, &name, &parsed, terms, checkpoint)? {
+                let Swept { path: inner, bytes, files, changed, removed } = found;
                 let age = SystemTime::now().duration_since(changed).unwrap_or_default();
                 self.orphans.push(Orphan { path: path.join(inner), bytes, files, age, removed });
             }

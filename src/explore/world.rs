@@ -355,7 +355,7 @@ fn remember_the_mount(dir: &Path) {
     let folder = sys::open_folder(sys::CWD, dir.as_os_str()).expect("the scene's folder");
     let known = Known::default();
     let beside = Beside { dir: folder.as_fd(), destination: OsStr::new(NAME), known: &known };
-    beside.look().expect("the scene's folder");
+    beside.folder().expect("the scene's folder");
     beside.domain();
 }
 

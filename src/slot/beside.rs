@@ -1,4 +1,4 @@
-//! `Beside`: the folder in which the slots of a destination are, and what is known of that folder.
+//! `Beside`: the folder that holds the slots of a destination, and the facts that are known of that folder.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use crate::sys::{self, Stat, User};
 
-/// Where the slots of a destination are, and whose.
+/// The folder that holds the slots of a destination, and the destination's name.
 #[derive(Clone, Copy)]
 pub(crate) struct Beside<'a> {
     pub(crate) dir: BorrowedFd<'a>,
@@ -15,30 +15,29 @@ pub(crate) struct Beside<'a> {
     pub(crate) known: &'a Known,
 }
 
-/// What is known of a folder, once it has been asked.
+/// The facts that are known of a folder. Each is found out when it is needed, and kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
-    /// Whose slots are ours.
+    /// The user whose slots this process may remove.
     pub(crate) user: User,
-    /// What the folder is like.
     pub(crate) folder: OnceLock<Stat>,
     pub(super) domain: OnceLock<Option<u64>>,
-    /// Its mount, by the number that no later mount gets, where nobody has looked at the folder.
+    /// The number of its mount, which no later mount gets. It is read from a file in the folder, where `folder` is not known.
     pub(super) mount: OnceLock<u64>,
-    /// What is made here by this process shows, where that is not what was asked for.
+    /// The owner and mode of new files, where the filesystem makes them up.
     pub(super) fresh: OnceLock<Fresh>,
 }
 
 impl Known {
-    /// The same for another folder of the same mount.
+    /// The facts that also hold for another folder of the same mount.
     pub(crate) fn on_the_same_mount(&self) -> Self {
         Self { folder: OnceLock::new(), ..self.clone() }
     }
 }
 
 impl Beside<'_> {
-    /// What the folder is like.
-    pub(crate) fn look(&self) -> io::Result<Stat> {
+    /// The description of the folder. The kernel is asked once.
+    pub(crate) fn folder(&self) -> io::Result<Stat> {
         if let Some(folder) = self.known.folder.get() {
             return Ok(*folder);
         }
@@ -47,7 +46,7 @@ impl Beside<'_> {
     }
 }
 
-/// What is made here by this process shows.
+/// The owner and mode that a new file of this process shows.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fresh {
     pub(super) uid: u32,

@@ -1,7 +1,7 @@
 //! Is a folder part of a displaced version? Nothing is published there any more.
 //!
-//! A displaced version lies in a slot. So does staging, in which a body may well use this library itself: there the path that
-//! it has given leads into the slot, and the slot has an owner that is alive.
+//! A displaced version is in a slot. So is staging, and a body may publish files in its own staging. That is allowed: then
+//! the path that the body has given leads into the slot, and the slot has an owner that is alive.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +23,8 @@ pub(crate) fn is_removed(folder: BorrowedFd) -> bool {
     }
 }
 
-/// Is this folder part of a displaced version? `leads_into` says whether the caller's path leads into a slot.
+/// Is this folder part of a displaced version? `leads_into` says whether the caller's path leads into a slot. A slot that has
+/// no living owner is reclaimed.
 pub(crate) fn is_displaced(folder: BorrowedFd, beside: Beside, leads_into: impl Fn(&Path) -> bool) -> bool {
     let path = match sys::path_now(folder) {
         Ok(path) => PathBuf::from(path),
@@ -32,13 +33,13 @@ pub(crate) fn is_displaced(folder: BorrowedFd, beside: Beside, leads_into: impl 
     };
     slots_above(&path)
         .iter()
-        .any(|(slot, domain)| !leads_into(slot) || *domain == beside.domain() && is_abandoned(slot))
+        .any(|(slot, domain)| !leads_into(slot) || *domain == beside.domain() && reclaim_if_abandoned(slot))
 }
 
 /// The slots that a path leads through, with their lock domains.
 fn slots_above(path: &Path) -> Vec<(PathBuf, Option<u64>)> {
     let mut slots = Vec::new();
-    // Mostly there is none, and this is all that is done.
+    // Mostly there is none, and this search is enough.
     if !path.as_os_str().as_bytes().windows(9).any(|part| part == b"/.atomik-") {
         return slots;
     }
@@ -54,12 +55,13 @@ fn slots_above(path: &Path) -> Vec<(PathBuf, Option<u64>)> {
     slots
 }
 
-/// Has a slot no owner that is alive? Its owner has left there what a reader has pinned, or was killed.
-fn is_abandoned(slot: &Path) -> bool {
+/// Has a slot no living owner? Its owner was killed, or has left a pinned version there. If the version is not pinned any
+/// more, the slot is removed.
+fn reclaim_if_abandoned(slot: &Path) -> bool {
     let lock =
         || sys::open_folder(sys::CWD, slot.as_os_str()).and_then(|slot| Ok((sys::lock_shared(slot.as_fd())?, slot)));
     let Ok((Lock::Held, held)) = lock() else { return false };
-    // The reader that lets go of it in this moment finds the slot locked, and leaves it to whoever comes next.
+    // A reader that lets go of the version at this moment finds the slot locked and leaves it. So this process removes it.
     let version =
         list(held.as_fd()).ok().and_then(|entries| sys::open_folder(held.as_fd(), &entries.first()?.name).ok());
     drop(held);
@@ -69,8 +71,8 @@ fn is_abandoned(slot: &Path) -> bool {
     true
 }
 
-/// The path of a folder as far as slots are concerned: of the folders above, those that look like a slot are looked for in
-/// the folders that hold them; the others get no name.
+/// The path of a folder, found step by step. A folder above that has the mode of a slot is looked up in the folder that
+/// holds it. The others are called `?`.
 fn path_by_steps(folder: BorrowedFd) -> PathBuf {
     let mut names: Vec<OsString> = Vec::new();
     let mut at: Option<OwnedFd> = None;

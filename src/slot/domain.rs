@@ -1,9 +1,9 @@
-//! Lock domains: those who see each other's `flock` are one domain.
+//! Lock domains: processes that see each other's `flock` are one domain.
 //!
-//! On the filesystems of [`SEEN_BY_ALL`] everybody who can see a folder also sees its locks, and names carry no domain. On
-//! all others a lock may be known to one mount only (FUSE: `flock` on a folder never reaches the server) or to one machine
-//! only (NFS 3 and 4.2: the client answers for folders by itself; measured with two clients on Linux 6.1). There each name
-//! carries the number of its domain, so that writers of two domains never meet in one slot.
+//! On the filesystems of [`SEEN_BY_ALL`] each process that can see a folder also sees its locks, and names carry no domain.
+//! On all others a lock may be known to one mount only (FUSE: `flock` on a folder never reaches the server) or to one
+//! machine only (NFS 3 and 4.2: the client answers for folders by itself; measured with two clients on Linux 6.1). There
+//! each name carries the number of its domain, so that writers of two domains never meet in one slot.
 
 use std::ffi::OsString;
 use std::sync::{Mutex, OnceLock};
@@ -14,14 +14,14 @@ use super::name::{self, Kind, fnv1a};
 use crate::sys::filesystems::{BCACHEFS, BTRFS, EXFAT, EXT4, F2FS, JFS, NILFS, OVERLAY, RAMFS, TMPFS, VFAT, XFS, ZFS};
 use crate::sys::{self, Stat};
 
-/// Local filesystems: one kernel mounts them, and keeps their locks by inode. Cluster filesystems (GFS2, OCFS2, Ceph,
-/// Lustre) are not here: whether their locks reach the other machines depends on how each is mounted.
+/// Local filesystems: one kernel mounts each of them, and keeps its locks by inode. Cluster filesystems (GFS2, OCFS2, Ceph,
+/// Lustre) are left out: whether their locks reach the other machines depends on how each is mounted.
 const SEEN_BY_ALL: [u64; 13] = [EXT4, XFS, BTRFS, BCACHEFS, F2FS, JFS, NILFS, TMPFS, RAMFS, OVERLAY, VFAT, EXFAT, ZFS];
 
-/// How many mounts are remembered. Others are asked for their type each time.
+/// How many mounts are remembered. Other mounts are asked for their type each time.
 const MAX_REMEMBERED: usize = 64;
 
-/// Mounts whose locks are seen by all, by the number that no later mount gets.
+/// The numbers, which no later mount gets, of mounts whose locks are seen by all.
 static KNOWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
 /// How far a lock on a folder is seen.
@@ -37,7 +37,7 @@ pub enum LockReach {
 }
 
 impl LockReach {
-    /// What it is in words.
+    /// The text that stands for it in a table.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Everybody => "everybody",
@@ -46,7 +46,7 @@ impl LockReach {
         }
     }
 
-    /// The same the other way round.
+    /// The reach that a text stands for.
     #[cfg(feature = "python")]
     pub(crate) fn from_words(words: &str) -> Option<Self> {
         [Self::Everybody, Self::ThisMachineAndMount, Self::Nobody].into_iter().find(|reach| reach.words() == words)
@@ -69,7 +69,7 @@ impl Beside<'_> {
     }
 }
 
-/// Notes what a file tells that this process has just made in the folder.
+/// Notes the mount and the user that a file shows which this process has just made in the folder.
 pub(crate) fn learn(beside: Beside, file: &Stat) {
     if file.mount_is_unique {
         beside.known.mount.get_or_init(|| file.mount);
@@ -88,16 +88,16 @@ fn of(beside: Beside) -> Option<u64> {
     }
     let folder = beside.known.folder.get().filter(|folder| folder.mount_is_unique).map(|folder| folder.mount);
     let looked = folder.or(beside.known.mount.get().copied());
-    // Never waited for: a child of fork(2) may have inherited it locked.
+    // This lock is tried, not waited for: a child of fork(2) may have inherited it locked.
     if let (Some(mount), Ok(known)) = (looked, KNOWN.try_lock()) {
         if known.contains(&mount) {
             return None;
         }
     }
-    // A type that cannot be asked for is not known to be seen by all.
+    // On a filesystem that does not tell its type, locks are not known to be seen by all.
     let kind = sys::filesystem(beside.dir).unwrap_or_default();
     if !SEEN_BY_ALL.contains(&kind) {
-        return Some(number(beside.look().ok().as_ref()));
+        return Some(number(beside.folder().ok().as_ref()));
     }
     if let (Some(mount), Ok(mut known)) = (looked, KNOWN.try_lock()) {
         if known.len() < MAX_REMEMBERED {
@@ -107,15 +107,15 @@ fn of(beside: Beside) -> Option<u64> {
     None
 }
 
-/// The number of this machine's run and of the mounted filesystem, which is its device: FUSE and network filesystems have
-/// one each for as long as anybody uses them.
+/// The number of a lock domain: a hash of the kernel's boot id and of the mounted filesystem's device number. FUSE and network
+/// filesystems keep their device number for as long as they are mounted.
 fn number(folder: Option<&Stat>) -> u64 {
-    static RUN: OnceLock<u64> = OnceLock::new();
+    static BOOT: OnceLock<u64> = OnceLock::new();
     // Without /proc every process is a domain of its own.
-    let run = *RUN.get_or_init(|| match std::fs::read("/proc/sys/kernel/random/boot_id") {
+    let boot = *BOOT.get_or_init(|| match std::fs::read("/proc/sys/kernel/random/boot_id") {
         Ok(id) if !id.is_empty() => fnv1a(&id),
         _ => sys::random().unwrap_or_else(|_| u64::from(std::process::id())),
     });
     let device = folder.map_or(0, |folder| folder.dev);
-    fnv1a(&[run.to_ne_bytes(), device.to_ne_bytes()].concat())
+    fnv1a(&[boot.to_ne_bytes(), device.to_ne_bytes()].concat())
 }

@@ -1,4 +1,4 @@
-//! `Linked`: a file's name in a slot.
+//! `Linked`: the name of a slot that is a file.
 
 use std::ffi::OsString;
 use std::io;
@@ -15,7 +15,7 @@ use super::room;
 use crate::checkpoint::{self, Checkpoint};
 use crate::sys::{self, errno};
 
-/// A file's name in a slot, for the moment before it is renamed.
+/// The name that a file has for the moment before it is renamed over the destination.
 #[derive(Debug)]
 pub(crate) struct Linked {
     room: Option<OwnedFd>,
@@ -35,38 +35,38 @@ impl Linked {
             if reclaim(beside, None, &porch, &mut checkpoint::go_on)?.is_gone() {
                 continue;
             }
-            // Before there is a room that would be left if this failed.
+            // This may fail, so it comes before there is a room that would be left.
             let in_room = name::in_room(sys::random()?);
-            let Some((room_name, room)) = room::enter(beside)? else { return Self::spare(file, beside) };
+            let Some((room_name, room)) = room::open_or_make(beside)? else { return Self::link_spare(file, beside) };
             match sys::link_fd(file, room.as_fd(), &in_room) {
                 Ok(()) => return Ok(Linked { room: Some(room), name: in_room }),
                 Err(error) if errno(&error) == libc::EEXIST => {}
-                // The room was removed by the last who left it; where it was not, the file cannot be linked.
+                // The last writer that left the room has removed it. If the room is still there, the file cannot be linked.
                 Err(error) if is_change(&error) && !room::is_there(beside, &room_name, room.as_fd())? => {}
                 Err(error) => {
-                    // The error is what matters; the next writer removes a room that stays.
-                    drop(room::leave(beside, &mut checkpoint::go_on));
-                    // A sandbox that forbids other folders (Landlock) leaves names beside the destination.
-                    return if errno(&error) == libc::EXDEV { Self::spare(file, beside) } else { Err(error) };
+                    // If the room stays, the next writer removes it.
+                    drop(room::remove(beside, &mut checkpoint::go_on));
+                    // A sandbox (Landlock) may forbid links into other folders, and allow them beside the destination.
+                    return if errno(&error) == libc::EXDEV { Self::link_spare(file, beside) } else { Err(error) };
                 }
             }
         }
         Err(io::Error::from_raw_os_error(libc::EBUSY))
     }
 
-    /// Links under a random name beside the destination.
-    fn spare(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
+    /// Gives the file a random name beside the destination.
+    fn link_spare(file: BorrowedFd, beside: Beside) -> io::Result<Linked> {
         let name = beside.name(Kind::Spare(sys::random()?));
         sys::link_fd(file, beside.dir, &name)?;
         Ok(Linked { room: None, name })
     }
 
-    /// The folder that the name is in.
+    /// The folder that holds the name.
     pub(crate) fn dir<'a>(&'a self, beside: Beside<'a>) -> BorrowedFd<'a> {
         self.room.as_ref().map_or(beside.dir, AsFd::as_fd)
     }
 
-    /// After the name is gone: removes the orphans of this destination.
+    /// Removes the orphans of this destination, after the file was renamed.
     pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
         remove_others(beside, self.room.is_some(), checkpoint).and(remove_orphan_lock(beside))
     }

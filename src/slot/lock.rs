@@ -1,8 +1,8 @@
-//! The lock of a destination, `.atomik-lock.NAME~`: made on demand, removed after each use.
+//! The publish lock of a destination, `.atomik-lock.NAME~`: made on demand, removed after each use.
 //!
-//! It is held for the microseconds of a folder's replacing publish, so that one that depends on the
-//! present version can check and exchange as one step, and while a killed writer's backup is completed. A writer that is
-//! killed while it holds the lock leaves the name, which means nothing; the next writer removes it.
+//! Each publish that replaces a folder holds it for microseconds. So a publish that depends on the present version can check
+//! that version and exchange it in one step. A process that completes a killed writer's backup holds it, too. A writer that
+//! is killed while it holds the lock leaves the name, whose lock is free; the next writer removes it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -17,13 +17,13 @@ use super::observe::{is_change, is_named, is_no_slot, stat_opened};
 use super::patience::Patience;
 use crate::sys::{self, Lock, errno};
 
-/// How often a lock of another user is tried before it is an error: for two seconds, after pauses that grow to the longest.
-const TRIES: u32 = 48;
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-/// How often making a lock may be refused where none is.
-const REFUSALS: u32 = 100;
-/// How often a lock may be gone when it is held, each time since another writer was done with it.
-const GONE: u32 = 10_000;
+/// How often a lock of another user is tried: for two seconds, with pauses that grow to [`MAX_PAUSE`].
+const MAX_TRIES: u32 = 48;
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+/// How often making a lock may be refused although no lock is there.
+const MAX_REFUSALS: u32 = 100;
+/// How often a lock may have been removed by its last holder when this process gets it.
+const MAX_TIMES_REMOVED: u32 = 10_000;
 
 /// Holds a lock; `Drop` removes its name and lets go.
 pub(crate) struct PublishLock<'a> {
@@ -38,28 +38,28 @@ impl<'a> PublishLock<'a> {
     pub(crate) fn take(beside: Beside<'a>) -> io::Result<Self> {
         let (dir, name) = (beside.dir, beside.name(Kind::Lock));
         let (mut tries, mut gone, mut refused, mut patience) = (0, 0, 0, Patience::default());
-        while tries < TRIES && gone < GONE {
-            match attempt(beside, &name) {
+        while tries < MAX_TRIES && gone < MAX_TIMES_REMOVED {
+            match lock_once(beside, &name) {
                 Ok(Some(fd)) => return Ok(Self { dir, name, fd: Some(fd) }),
-                // Its holder removed it while we waited: it is free, unless somebody plays with it.
+                // Its last holder removed it while this process waited: the next lock is made.
                 Ok(None) => gone += 1,
                 Err(error) if errno(&error) == libc::EOPNOTSUPP => return Ok(Self { dir, name, fd: None }),
-                // Another user's: it stands for microseconds only. Where none is there, it has just gone, or this folder
-                // refuses new files.
+                // The lock is another user's, and stands for microseconds only. If there is none, it has just been removed,
+                // or this folder refuses new files.
                 Err(error) if errno(&error) == libc::EACCES => {
                     if sys::stat(dir, &name)?.is_none() {
                         refused += 1;
-                        if refused == REFUSALS {
+                        if refused == MAX_REFUSALS {
                             return Err(error);
                         }
                         continue;
                     }
                     tries += 1;
-                    sys::sleep(LONGEST_PAUSE.min(Duration::from_millis(1 << tries.min(6))));
+                    sys::sleep(MAX_PAUSE.min(Duration::from_millis(1 << tries.min(6))));
                 }
                 Err(error) if patience.again(beside, &error) => {}
                 Err(error) => {
-                    // It may have been made before the error, and nobody who cleans up would look here.
+                    // The lock may have been made before the error, and the clean-up of this writer does not look for it.
                     drop(remove_orphan_lock(beside));
                     return Err(error);
                 }
@@ -69,28 +69,28 @@ impl<'a> PublishLock<'a> {
     }
 }
 
-/// `None`: it was removed while we waited; `EACCES`: it is another user's.
-fn attempt(beside: Beside, name: &OsString) -> io::Result<Option<OwnedFd>> {
+/// Makes, locks and checks the lock once. `None` if it was removed meanwhile, `EACCES` if it is another user's.
+fn lock_once(beside: Beside, name: &OsString) -> io::Result<Option<OwnedFd>> {
     let dir = beside.dir;
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let fd = match sys::openat(dir, name, flags, 0o600) {
-        // A symlink, a folder, a lease: nothing that we have made.
+        // It is a symlink, a folder or a file with a lease, which this library has not made.
         Err(error) if matches!(errno(&error), libc::ELOOP | libc::EISDIR | libc::EAGAIN | libc::ENXIO) => {
             return Err(io::Error::from_raw_os_error(libc::EACCES));
         }
         other => other?,
     };
     let stat = match sys::stat_fd(fd.as_fd()) {
-        // FUSE says so of a file that was removed while it is open.
+        // FUSE answers this for an open file that was removed.
         Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => return Ok(None),
         other => other?,
     };
     let foreign = || io::Error::from_raw_os_error(libc::EACCES);
     if !beside.owns(&stat) {
-        // Root can open it, but a user must not make root wait.
+        // Root can open another user's lock. It is not waited for: a user must not make root wait.
         return Err(foreign());
     }
-    // Nor must anybody who can open it by another name, or by looser permissions than we give it.
+    // Nor is a lock waited for that other users can open, by another name or by its permissions.
     let ours_alone = stat.links <= 1 && (stat.permissions() | 0o700 == 0o700 || beside.makes_up_modes());
     match sys::lock(fd.as_fd(), ours_alone)? {
         Lock::Held => {}
@@ -105,7 +105,7 @@ fn attempt(beside: Beside, name: &OsString) -> io::Result<Option<OwnedFd>> {
 }
 
 impl PublishLock<'_> {
-    /// Removes the name and lets go; false if the name stays, for whoever cleans up to remove.
+    /// Removes the name and lets go; false if the name stays, for the clean-up to remove.
     pub(crate) fn release(mut self) -> bool {
         self.fd.take().is_none_or(|_held| sys::unlink(self.dir, &self.name).is_ok())
     }
@@ -125,7 +125,7 @@ pub(crate) fn remove_orphan_lock(beside: Beside) -> io::Result<()> {
     remove_orphan_lock_named(beside, &beside.name(Kind::Lock))
 }
 
-/// The same for a lock of this name, which may be of another lock domain.
+/// Removes a publish lock of this name, which may be of another lock domain, if a killed writer has left it.
 pub(super) fn remove_orphan_lock_named(beside: Beside, lock: &OsStr) -> io::Result<()> {
     let dir = beside.dir;
     if sys::stat(dir, lock)?.is_none() {

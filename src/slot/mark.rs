@@ -1,4 +1,4 @@
-//! The mark of a backup: what a slot holds so that a backup is completed although its writer was killed.
+//! The backup mark: with it in a slot, another process completes the backup if the writer is killed.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -9,14 +9,14 @@ use super::beside::Beside;
 use super::lock::PublishLock;
 use crate::sys::{self, EXCHANGE, NOREPLACE, errno};
 
-/// In a slot: a symlink that nobody follows, whose target is `STAGED:REPLACED:DESTINATION/BACKUP`: two inodes, the second 0
-/// if there is no backup yet, and two names.
+/// The name of the mark in a slot: a symlink that is never followed. Its target is `STAGED:REPLACED:DESTINATION/BACKUP`: two
+/// inodes, of which the second is 0 if there is no backup yet, and two names.
 pub(super) const MARK: &str = ".atomik-backup";
 
-/// How often a backup may appear and vanish while one takes its name.
-const ROUNDS: u32 = 100;
+/// How often a backup may appear or vanish while the displaced version gets its name.
+const MAX_ROUNDS: u32 = 100;
 
-/// Notes in a slot, before the publish, that the version that it displaces is to be called `backup`.
+/// Marks a slot before the publish: the version that the publish displaces is to be called `backup`.
 pub(crate) fn mark(slot: BorrowedFd, beside: Beside, backup: &OsStr) -> io::Result<()> {
     let name = beside.destination;
     let staged = sys::stat(slot, name)?.map_or(0, |staged| staged.ino);
@@ -33,34 +33,34 @@ pub(crate) fn mark(slot: BorrowedFd, beside: Beside, backup: &OsStr) -> io::Resu
     }
 }
 
-/// Gives the displaced version in a slot the name of its backup: after the publish, under the same lock. What had that
-/// name before is in the slot then.
+/// Gives the displaced version in a slot the name of the backup: after the publish, and under the same publish lock. The
+/// backup before it is in the slot then.
 pub(crate) fn complete(slot: BorrowedFd, beside: Beside, backup: &OsStr) -> io::Result<()> {
-    take_name(slot, beside.destination, beside.dir, backup)?;
+    give_name(slot, beside.destination, beside.dir, backup)?;
     sys::unlink(slot, OsStr::new(MARK))
 }
 
-/// Does the same for a writer that was killed before it, or failed to. Anybody who holds the slot may call it, any number
-/// of times.
-pub(super) fn resume(beside: Beside, slot: BorrowedFd) -> io::Result<()> {
+/// Completes the backup of a writer that was killed, or failed, before it did so. The process that holds the slot may call
+/// this any number of times.
+pub(super) fn complete_for_killed(beside: Beside, slot: BorrowedFd) -> io::Result<()> {
     let target = match sys::readlink(slot, OsStr::new(MARK)) {
         Err(error) if matches!(errno(&error), libc::ENOENT | libc::EINVAL) => return Ok(()),
         other => other?.into_vec(),
     };
-    if let Some(Mark { staged, replaced, name, backup }) = read(&target) {
-        // While the slot is held nobody else changes what is in it.
+    if let Some(Mark { staged, replaced, name, backup }) = parse(&target) {
+        // This process holds the slot, so no other one changes its contents.
         if sys::stat(slot, name)?.is_some_and(|there| there.ino != staged) {
             let _lock = PublishLock::take(beside)?;
             let present = sys::stat(beside.dir, backup)?.map(|present| present.ino);
             if present.is_none_or(|present| present == replaced) {
-                take_name(slot, name, beside.dir, backup)?;
+                give_name(slot, name, beside.dir, backup)?;
             }
         }
     }
     sys::unlink(slot, OsStr::new(MARK))
 }
 
-/// What a mark says.
+/// A mark, taken apart.
 struct Mark<'a> {
     staged: u64,
     replaced: u64,
@@ -68,8 +68,8 @@ struct Mark<'a> {
     backup: &'a OsStr,
 }
 
-/// `None`: not one that we have made.
-fn read(target: &[u8]) -> Option<Mark<'_>> {
+/// Takes the target of a mark apart; `None` if this library has not made it.
+fn parse(target: &[u8]) -> Option<Mark<'_>> {
     let mut parts = target.splitn(3, |byte| *byte == b':');
     let mut inode = || std::str::from_utf8(parts.next()?).ok()?.parse().ok();
     let (staged, replaced) = (inode()?, inode()?);
@@ -79,8 +79,9 @@ fn read(target: &[u8]) -> Option<Mark<'_>> {
     Some(Mark { staged, replaced, name, backup })
 }
 
-fn take_name(slot: BorrowedFd, name: &OsStr, dir: BorrowedFd, backup: &OsStr) -> io::Result<()> {
-    for _ in 0..ROUNDS {
+/// Gives the version `name` in a slot the name of the backup. A backup that has this name gets into the slot.
+fn give_name(slot: BorrowedFd, name: &OsStr, dir: BorrowedFd, backup: &OsStr) -> io::Result<()> {
+    for _ in 0..MAX_ROUNDS {
         match sys::renameat2(slot, name, dir, backup, EXCHANGE) {
             Err(error) if errno(&error) == libc::ENOENT => {}
             other => return other,

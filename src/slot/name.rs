@@ -3,29 +3,29 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// Every name that atomik makes beside a destination begins with this.
+/// The beginning of all names that the library makes beside a destination.
 const PREFIX: &[u8] = b".atomik-";
 
-/// Every name of ours, of this release or another, begins with this, and no destination may.
+/// The beginning of the names of all releases. No destination may have such a name.
 const RESERVED_PREFIX: &[u8] = b".atomik";
 
-/// What to do about a destination that has such a name.
+/// The hint about a destination that has such a name.
 pub(crate) const RESERVED: &str =
     "names that begin with .atomik are the library's own, for what the next writer removes: choose another name";
 
-/// Every such name ends with this, so that a glob for the destination's suffix does not find it.
-const END: u8 = b'~';
+/// The end of all names that the library makes beside a destination: a glob for the destination's suffix does not find them.
+const SUFFIX: u8 = b'~';
 
-/// How many bytes of a destination's name are kept. The rest of the longest name, `.atomik-s`, sixteen digits, `-`, sixteen
-/// digits, `.` and `~`, leaves 99 bytes of the shortest limit in use (143, eCryptfs).
+/// How many bytes of a destination's name a slot's name has at most. The shortest limit of names in use is 143 bytes
+/// (eCryptfs). The rest of the longest name (`.atomik-s`, sixteen digits, `-`, sixteen digits, `.` and `~`) leaves 99.
 const MAX_DESTINATION: usize = 98;
 
-/// What a name of ours stands for.
+/// The kinds of names that the library makes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The slot of the first writer.
     Porch,
-    /// The folder that holds the slots of one user's other writers.
+    /// The folder that holds the slots of this user's other writers.
     Room(u32),
     /// A slot of a random name, where something else has the names of porch and room.
     Spare(u64),
@@ -33,7 +33,7 @@ pub(crate) enum Kind {
     Lock,
 }
 
-/// A name of ours, taken apart.
+/// A name that the library has made, taken apart.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Parsed {
     pub(crate) kind: Kind,
@@ -57,12 +57,12 @@ pub(crate) fn name(kind: Kind, domain: Option<u64>, destination: &OsStr) -> OsSt
     }
 }
 
-/// Is this a name that the library makes, of whatever kind?
+/// Does this release make such names?
 pub(crate) fn is_ours(name: &OsStr) -> bool {
     name.as_bytes().starts_with(PREFIX)
 }
 
-/// A name for something inside a slot, which cannot be the destination's own name.
+/// A name for a file or folder inside a slot that cannot be the destination's own name.
 pub(crate) fn scratch(word: &str, destination: &OsStr) -> OsString {
     compose(word, destination)
 }
@@ -92,7 +92,7 @@ fn compose(word: &str, destination: &OsStr) -> OsString {
         name.extend_from_slice(&bytes[..keep]);
         name.extend_from_slice(format!("~{:016x}", fnv1a(bytes)).as_bytes());
     }
-    name.push(END);
+    name.push(SUFFIX);
     OsString::from_vec(name)
 }
 
@@ -101,9 +101,9 @@ pub(super) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Takes a name of ours apart; `None` if it is none.
+/// Takes a name that the library makes apart; `None` for any other name.
 pub(crate) fn parse(name: &OsStr) -> Option<Parsed> {
-    let rest = name.as_bytes().strip_prefix(PREFIX)?.strip_suffix(&[END])?;
+    let rest = name.as_bytes().strip_prefix(PREFIX)?.strip_suffix(&[SUFFIX])?;
     let dot = rest.iter().position(|byte| *byte == b'.')?;
     let (word, destination) = (std::str::from_utf8(&rest[..dot]).ok()?, &rest[dot + 1..]);
     let (kind, domain) = match word.split_once('-') {

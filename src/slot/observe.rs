@@ -1,4 +1,4 @@
-//! Questions about a name of ours that another process may remove, or use again, at any moment.
+//! Questions about a slot's name, which another process may remove, or use again, at any moment.
 
 use std::ffi::OsStr;
 use std::io;
@@ -6,13 +6,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::sys::{self, Stat, errno};
 
-/// What a call says of a name that another process has removed or used again meanwhile.
+/// Is this the error of a call on a name that another process has removed or used again meanwhile?
 pub(crate) fn is_change(error: &io::Error) -> bool {
     matches!(errno(error), libc::ENOENT | libc::ENOTDIR | libc::ESTALE)
 }
 
-/// What opening, or only asking, says of a symlink, a socket, a lease, a file of another user, a mount of another user's
-/// FUSE program (`EACCES`) or of one that has ended (`ENOTCONN`): none of our slots.
+/// Is this the error of a call on something that is no slot? It may be a symlink, a socket, a file with a lease, a file of
+/// another user, or the mount of a FUSE program of another user (`EACCES`) or of one that has ended (`ENOTCONN`).
 pub(super) fn is_no_slot(error: &io::Error) -> bool {
     let strange = [
         libc::ELOOP,
@@ -27,11 +27,12 @@ pub(super) fn is_no_slot(error: &io::Error) -> bool {
     strange.contains(&errno(error))
 }
 
+/// Does the name still lead to this inode?
 pub(super) fn is_named(dir: BorrowedFd, name: &OsStr, stat: &Stat) -> io::Result<bool> {
     Ok(sys::stat(dir, name)?.is_some_and(|named| named.same(stat)))
 }
 
-/// Describes what is open; `None` if it was removed meanwhile, which FUSE says so.
+/// Describes an open file or folder; `None` if it was removed meanwhile, for which FUSE has errors of its own.
 pub(super) fn stat_opened(fd: BorrowedFd) -> io::Result<Option<Stat>> {
     match sys::stat_fd(fd) {
         Err(error) if is_change(&error) => Ok(None),
@@ -39,14 +40,14 @@ pub(super) fn stat_opened(fd: BorrowedFd) -> io::Result<Option<Stat>> {
     }
 }
 
-/// Is nothing in a folder? One call tells: what is in it fills any buffer first.
+/// Is a folder empty? One call tells: it returns entries if there are any.
 pub(super) fn is_empty(slot: BorrowedFd) -> io::Result<bool> {
     let mut entries = Vec::new();
     sys::read_folder(slot, &mut [0_u8; 1024], &mut entries)?;
     Ok(entries.is_empty())
 }
 
-/// What is in a slot or a room; nothing, if that is removed meanwhile.
+/// The entries of a slot or a room; none, if it is removed meanwhile.
 pub(crate) fn list(folder: BorrowedFd) -> io::Result<Vec<sys::Entry>> {
     let mut entries = Vec::new();
     let mut read = || -> io::Result<()> {

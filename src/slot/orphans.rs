@@ -1,4 +1,4 @@
-//! Removes the orphans of a destination: from the porch, from the room, and from wherever a displaced version lies.
+//! Removes the orphans of a destination: in the porch, in the room, and in the slot of a displaced version.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,37 +7,36 @@ use std::path::{Path, PathBuf};
 use super::beside::{Beside, Known};
 use super::lock::remove_orphan_lock;
 use super::name::{Kind, parse};
-use super::reclaim::{Found, reclaim};
+use super::reclaim::{Reclaimed, reclaim};
 use super::room;
 use crate::checkpoint::Checkpoint;
 use crate::sys;
 
-/// Removes the orphans in the porch and in the room, for one whose own slot was `inside` the room or was the porch.
-pub(super) fn remove_others(beside: Beside, inside: bool, checkpoint: Checkpoint) -> io::Result<()> {
-    if !inside {
-        return room::tidy(beside, checkpoint).map(drop);
+/// Removes the orphans of a destination after this process has removed its own slot, which was in the room or was the porch.
+pub(super) fn remove_others(beside: Beside, own_in_room: bool, checkpoint: Checkpoint) -> io::Result<()> {
+    if !own_in_room {
+        return room::remove_if_present(beside, checkpoint).map(drop);
     }
-    let left = room::leave(beside, checkpoint);
+    let left = room::remove(beside, checkpoint);
     let porch = beside.porch();
-    left.and(reclaim(beside, None, &porch, checkpoint)?.named(beside, &porch))
+    left.and(reclaim(beside, None, &porch, checkpoint)?.into_result(beside, &porch))
 }
 
-/// Removes the orphans of a destination: what a publish does after it that needed no slot, and a reader whose version may
-/// have been displaced.
+/// Removes the orphans of a destination: after a publish that needed no slot.
 pub(crate) fn remove_orphans(beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
     let name = beside.porch();
     let porch = reclaim(beside, None, &name, checkpoint)?;
-    let nothing = matches!(porch, Found::Missing);
-    let room = room::tidy(beside, checkpoint);
+    let nothing = matches!(porch, Reclaimed::Missing);
+    let room = room::remove_if_present(beside, checkpoint);
     if nothing && matches!(room, Ok(false)) {
         return Ok(());
     }
-    // A writer holds the publish lock only while it has a slot here: where no slot was, no name of a lock was left.
-    porch.named(beside, &name).and(room.map(drop)).and(remove_orphan_lock(beside))
+    // A writer holds the publish lock only while it has a slot here. Where no slot is left, no lock is left either.
+    porch.into_result(beside, &name).and(room.map(drop)).and(remove_orphan_lock(beside))
 }
 
-/// Removes a displaced version that its reader has let go of, with the slot that it is in: of whatever destination, since a
-/// group has one slot for many.
+/// Removes a displaced version that its reader has let go of, together with its slot. The slot may have the name of another
+/// destination, since a group has one slot for many.
 pub(crate) fn remove_displaced(version: OwnedFd, checkpoint: Checkpoint) -> io::Result<()> {
     let path = PathBuf::from(sys::path_now(version.as_fd())?);
     drop(version);
@@ -53,10 +52,10 @@ pub(crate) fn remove_displaced(version: OwnedFd, checkpoint: Checkpoint) -> io::
         return Ok(());
     }
     let removed = if is_porch {
-        reclaim(beside, None, name, checkpoint)?.named(beside, name)
+        reclaim(beside, None, name, checkpoint)?.into_result(beside, name)
     } else {
-        // The whole room is looked at, as by a writer that leaves it.
-        room::leave(beside, checkpoint)
+        // All orphans in the room are removed, as by a writer that leaves it.
+        room::remove(beside, checkpoint)
     };
     removed.and(remove_orphan_lock(beside))
 }

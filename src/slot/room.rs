@@ -1,8 +1,8 @@
 //! The room: the folder that holds the slots of one user's writers that find the porch taken.
 //!
-//! It is nobody's: a writer makes it when it is missing, and removes it when `rmdir` finds it empty. Making something in a
-//! room that was removed meanwhile is `ENOENT` (tried on ext4, xfs, btrfs, tmpfs, overlay and bindfs), and the writer
-//! starts over.
+//! No writer owns it. A writer makes it when it is missing, and removes it when `rmdir` finds it empty. Making a slot in a
+//! room that was removed meanwhile fails with `ENOENT` (tried on ext4, xfs, btrfs, tmpfs, overlay and bindfs), and the
+//! writer starts over.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -22,11 +22,11 @@ fn name(beside: Beside) -> OsString {
 }
 
 /// Opens the room of this user, and makes it if it is missing; `None` if something else has its name.
-pub(super) fn enter(beside: Beside) -> io::Result<Option<(OsString, OwnedFd)>> {
+pub(super) fn open_or_make(beside: Beside) -> io::Result<Option<(OsString, OwnedFd)>> {
     let name = name(beside);
     for _ in rounds(beside) {
         let made = sys::mkdir(beside.dir, &name, beside.mode()?)?;
-        match look_into(beside, &name, made) {
+        match open_own(beside, &name, made) {
             // It was removed by another writer that found it empty.
             Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => {}
             Err(error) => {
@@ -40,8 +40,8 @@ pub(super) fn enter(beside: Beside) -> io::Result<Option<(OsString, OwnedFd)>> {
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-/// Opens what has the room's name; `None` if it is none of this user's.
-fn look_into(beside: Beside, name: &OsStr, made: bool) -> io::Result<Option<OwnedFd>> {
+/// Opens the folder that has the room's name; `None` if it is no room of this user. `made`: this process has just made it.
+fn open_own(beside: Beside, name: &OsStr, made: bool) -> io::Result<Option<OwnedFd>> {
     let room = match sys::open_folder(beside.dir, name) {
         Err(error) if is_no_slot(&error) || errno(&error) == libc::ENOTDIR => return Ok(None),
         other => other?,
@@ -63,20 +63,20 @@ pub(super) fn is_there(beside: Beside, name: &OsStr, room: BorrowedFd) -> io::Re
     }
 }
 
-/// Removes the room if there is one and nobody is in it, and the orphans in it; answers whether there was one.
-pub(super) fn tidy(beside: Beside, checkpoint: Checkpoint) -> io::Result<bool> {
+/// Removes the orphans in the room, and the room if it is empty then; answers whether there was a room.
+pub(super) fn remove_if_present(beside: Beside, checkpoint: Checkpoint) -> io::Result<bool> {
     match sys::stat(beside.dir, &name(beside)) {
         Err(error) if is_no_slot(&error) => Ok(false),
         Ok(None) => Ok(false),
-        Ok(Some(_)) => leave(beside, checkpoint).map(|()| true),
+        Ok(Some(_)) => remove(beside, checkpoint).map(|()| true),
         Err(error) => Err(error),
     }
 }
 
-/// The same for one that was in it.
-pub(super) fn leave(beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
+/// Does the same where a room is expected: without looking the name up first.
+pub(super) fn remove(beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
     let name = name(beside);
-    if !is_full(sys::rmdir(beside.dir, &name))? {
+    if !is_not_empty(sys::rmdir(beside.dir, &name))? {
         return Ok(());
     }
     let room = match sys::open_folder(beside.dir, &name) {
@@ -90,16 +90,16 @@ pub(super) fn leave(beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
     let mut failed = Ok(());
     for entry in list(room.as_fd())? {
         let found = reclaim(beside, Some(room.as_fd()), &entry.name, checkpoint)?;
-        failed = failed.and(found.named(beside, Path::new(&name).join(&entry.name)));
+        failed = failed.and(found.into_result(beside, Path::new(&name).join(&entry.name)));
     }
-    is_full(sys::rmdir(beside.dir, &name)).map(drop).and(failed)
+    is_not_empty(sys::rmdir(beside.dir, &name)).map(drop).and(failed)
 }
 
-/// Is there something in the room that could not be removed? A stranger's room, and one that is gone, are no error.
-fn is_full(removed: io::Result<()>) -> io::Result<bool> {
+/// Did `rmdir` find the room not empty? It is no error if the room is gone, or another user's.
+fn is_not_empty(removed: io::Result<()>) -> io::Result<bool> {
     match removed {
         Ok(()) => Ok(false),
-        // Sticky folders keep a stranger's (EPERM); a mount point stays, too (EBUSY).
+        // In a sticky folder another user's room stays (EPERM); a mount point stays, too (EBUSY).
         Err(error) if is_change(&error) || matches!(errno(&error), libc::EPERM | libc::EBUSY) => Ok(false),
         Err(error) if matches!(errno(&error), libc::ENOTEMPTY | libc::EEXIST) => Ok(true),
         Err(error) => Err(error),

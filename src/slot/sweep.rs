@@ -1,4 +1,4 @@
-//! Looks at a name of ours for a sweep, and removes what is an orphan if that is asked.
+//! Finds the orphans under one name for a sweep, and removes them unless it is a dry run.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,14 +10,14 @@ use super::beside::Beside;
 use super::lock::remove_orphan_lock_named;
 use super::name::{Kind, Parsed};
 use super::observe::{is_change, is_empty, is_named, list, stat_opened};
-use super::reclaim::{Cleared, clear, reclaim};
+use super::reclaim::{Contents, reclaim, remove_contents};
 use crate::checkpoint::Checkpoint;
 use crate::sys::{self, Lock, Stat};
 use crate::tree;
 
 /// An orphan that was found.
-pub(crate) struct Inspected {
-    /// Its name, from the folder that is swept.
+pub(crate) struct Swept {
+    /// Its path from the folder that is swept.
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
     pub(crate) files: u64,
@@ -25,44 +25,44 @@ pub(crate) struct Inspected {
     pub(crate) removed: bool,
 }
 
-/// What a sweep may do.
+/// The options of a sweep.
 #[derive(Clone, Copy)]
-pub(crate) struct Terms {
+pub(crate) struct SweepTerms {
     pub(crate) dry_run: bool,
-    /// From which age on a slot is an orphan whose lock tells nothing: of another lock domain, or without locks.
+    /// The age from which on slots are orphans whose lock tells nothing: slots of another lock domain, or without locks.
     pub(crate) older_than: Option<Duration>,
 }
 
-impl Terms {
+impl SweepTerms {
     fn is_old(&self, stat: &Stat) -> bool {
         let age = SystemTime::now().duration_since(stat.modified()).unwrap_or_default();
         self.older_than.is_some_and(|limit| age >= limit)
     }
 }
 
-/// One sweep of what stands beside one destination.
-struct Inspection<'a> {
+/// The sweep of one name.
+struct NameSweep<'a> {
     beside: Beside<'a>,
-    terms: Terms,
+    terms: SweepTerms,
     kind: Kind,
-    /// Is it of another lock domain?
+    /// Is the name of another lock domain?
     foreign: bool,
 }
 
-/// Looks at a name of ours; what vanishes meanwhile is not an error.
-pub(crate) fn inspect_all(
+/// Finds and removes the orphans under one name. A name that vanishes meanwhile is no error.
+pub(crate) fn sweep_name(
     beside: Beside,
     name: &OsStr,
     parsed: &Parsed,
-    terms: Terms,
+    terms: SweepTerms,
     checkpoint: Checkpoint,
-) -> io::Result<Vec<Inspected>> {
+) -> io::Result<Vec<Swept>> {
     let foreign = parsed.domain != beside.domain();
-    let inspection = Inspection { beside, terms, kind: parsed.kind, foreign };
+    let sweep = NameSweep { beside, terms, kind: parsed.kind, foreign };
     let found = match parsed.kind {
         Kind::Room(user) if user != beside.known.user.id() => Ok(Vec::new()),
-        Kind::Room(_) => inspection.room(name, checkpoint),
-        _ => inspection.one(None, name, checkpoint).map(|found| found.into_iter().collect()),
+        Kind::Room(_) => sweep.sweep_room(name, checkpoint),
+        _ => sweep.sweep_slot(None, name, checkpoint).map(|found| found.into_iter().collect()),
     };
     match found {
         Err(error) if is_change(&error) => Ok(Vec::new()),
@@ -70,30 +70,30 @@ pub(crate) fn inspect_all(
     }
 }
 
-impl Inspection<'_> {
-    fn room(&self, name: &OsStr, checkpoint: Checkpoint) -> io::Result<Vec<Inspected>> {
-        let Some((room, stat)) = self.open(self.beside.dir, name)? else { return Ok(Vec::new()) };
+impl NameSweep<'_> {
+    fn sweep_room(&self, name: &OsStr, checkpoint: Checkpoint) -> io::Result<Vec<Swept>> {
+        let Some((room, stat)) = self.open_own(self.beside.dir, name)? else { return Ok(Vec::new()) };
         if !self.beside.recognizes(room.as_fd(), || self.beside.is_own_folder(&stat))? {
             return Ok(Vec::new());
         }
         let mut found = Vec::new();
         for entry in list(room.as_fd())? {
-            let Some(one) = self.one(Some(room.as_fd()), &entry.name, checkpoint)? else { continue };
-            found.push(Inspected { path: Path::new(name).join(one.path), ..one });
+            let Some(one) = self.sweep_slot(Some(room.as_fd()), &entry.name, checkpoint)? else { continue };
+            found.push(Swept { path: Path::new(name).join(one.path), ..one });
         }
-        // One that a writer is about to use is removed as well: that writer makes it again.
+        // An empty room is removed even if a writer is about to use it: that writer makes it again.
         let empty = !self.terms.dry_run && sys::rmdir(self.beside.dir, name).is_ok()
             || self.terms.dry_run && is_empty(room.as_fd())?;
         if empty && found.is_empty() {
             let (bytes, removed) = (stat.allocated, !self.terms.dry_run);
-            found.push(Inspected { path: name.into(), bytes, files: 0, changed: stat.modified(), removed });
+            found.push(Swept { path: name.into(), bytes, files: 0, changed: stat.modified(), removed });
         }
         Ok(found)
     }
 
-    fn one(&self, room: Option<BorrowedFd>, name: &OsStr, checkpoint: Checkpoint) -> io::Result<Option<Inspected>> {
+    fn sweep_slot(&self, room: Option<BorrowedFd>, name: &OsStr, checkpoint: Checkpoint) -> io::Result<Option<Swept>> {
         let at = room.unwrap_or(self.beside.dir);
-        let Some((fd, stat)) = self.open(at, name)? else { return Ok(None) };
+        let Some((fd, stat)) = self.open_own(at, name)? else { return Ok(None) };
         let slot = || self.beside.is_own_folder(&stat);
         if stat.is_folder() && !self.beside.recognizes(fd.as_fd(), slot)? && !is_empty(fd.as_fd())? {
             return Ok(None);
@@ -104,26 +104,20 @@ impl Inspection<'_> {
             return Ok(None);
         }
         let orphan = measure(&fd, &stat, checkpoint)?;
-        // Its lock goes with the descriptor: what removes it takes it again, and looks again at what is pinned.
+        // This lets go of the lock. The removal takes it again, and checks again whether a version is pinned.
         drop(fd);
         let removed = !self.terms.dry_run && self.remove(room, name, by_age, checkpoint)?;
-        Ok(orphan.map(|(bytes, files)| Inspected {
-            path: name.into(),
-            bytes,
-            files,
-            changed: stat.modified(),
-            removed,
-        }))
+        Ok(orphan.map(|(bytes, files)| Swept { path: name.into(), bytes, files, changed: stat.modified(), removed }))
     }
 
-    /// Opens what may be this user's.
-    fn open(&self, at: BorrowedFd, name: &OsStr) -> io::Result<Option<(OwnedFd, Stat)>> {
+    /// Opens a file or folder that may be a slot of this user.
+    fn open_own(&self, at: BorrowedFd, name: &OsStr) -> io::Result<Option<(OwnedFd, Stat)>> {
         let Ok(fd) = sys::open_any(at, name) else { return Ok(None) };
         let Some(stat) = stat_opened(fd.as_fd())? else { return Ok(None) };
         if stat.mount_root || !matches!(stat.kind(), libc::S_IFREG | libc::S_IFDIR) {
             return Ok(None);
         }
-        // Root sweeps its own, too: what a user's next writer removes is that user's.
+        // Root, too, sweeps only its own orphans: a user's next writer removes that user's.
         let owns = || Ok(self.beside.owns(&stat));
         let ours = if stat.is_folder() { self.beside.recognizes(fd.as_fd(), owns)? } else { owns()? };
         Ok(ours.then_some((fd, stat)))
@@ -132,7 +126,7 @@ impl Inspection<'_> {
     fn remove(&self, room: Option<BorrowedFd>, name: &OsStr, by_age: bool, checkpoint: Checkpoint) -> io::Result<bool> {
         let at = room.unwrap_or(self.beside.dir);
         if by_age {
-            // What resists is reported as not removed.
+            // An orphan that cannot be removed is reported as not removed.
             return Ok(self.remove_by_age(at, name, checkpoint).is_ok());
         }
         if self.kind == Kind::Lock {
@@ -147,14 +141,14 @@ impl Inspection<'_> {
         if !sys::stat_fd(fd.as_fd())?.is_folder() {
             return sys::unlink(at, name);
         }
-        match clear(self.beside, fd.as_fd(), checkpoint)? {
-            Cleared::Empty => sys::rmdir(at, name),
-            Cleared::Pinned(_) => Err(io::Error::from_raw_os_error(libc::EBUSY)),
+        match remove_contents(self.beside, fd.as_fd(), checkpoint)? {
+            Contents::Removed => sys::rmdir(at, name),
+            Contents::Pinned(_) => Err(io::Error::from_raw_os_error(libc::EBUSY)),
         }
     }
 }
 
-/// Its bytes on the disk and its files; `None` if a version in it is pinned.
+/// The bytes of an orphan on the disk, and the number of its files; `None` if a version in it is pinned.
 fn measure(fd: &OwnedFd, stat: &Stat, checkpoint: Checkpoint) -> io::Result<Option<(u64, u64)>> {
     if !stat.is_folder() {
         return Ok(Some((stat.allocated, 1)));
