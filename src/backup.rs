@@ -1,10 +1,10 @@
 //! Backups: the displaced version gets a name of its own.
 //!
 //! The publish exchanges the new version and the old one, which is then in the slot. A second exchange gives the old
-//! version the backup's name. Before the first exchange the slot gets a mark. It names the inode of the new version and the
-//! inode that has the backup's name so far. If the process is killed between the two exchanges, another process finds the
-//! slot and makes the second one, under the publish lock. If a third inode has the backup's name by then, that is a newer
-//! backup and stays.
+//! version the backup's name. Before the first exchange the slot gets a mark. It names the inode of the new version and
+//! the inode that has the backup's name so far. If the process is killed between the two exchanges, another process
+//! finds the slot and makes the second one, under the publish lock. If a third inode has the backup's name by then,
+//! that is a newer backup and stays.
 
 use std::ffi::OsString;
 use std::os::fd::BorrowedFd;

@@ -21,8 +21,8 @@ impl Base {
         Self(Some((fd, stat)))
     }
 
-    /// Is the version that is there now the one that the body started from? A file that was written in place meanwhile is
-    /// not. With `exact_times`, the modification time tells that as well; network filesystems may correct it later.
+    /// Is the version that is there now the one that the body started from? A file that was written in place meanwhile
+    /// is not. With `exact_times`, the modification time tells that as well; network filesystems may correct it later.
     pub(crate) fn is(&self, now: Option<&Stat>, exact_times: bool) -> bool {
         match (&self.0, now) {
             (None, None) => true,

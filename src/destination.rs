@@ -1,5 +1,5 @@
 //! The destination: the path that the user names. Its parent folder is opened once, so that `chdir` and a rename of the
-//! parent in the body change nothing. What can be refused is refused when it is opened, before the body runs.
+//! parent in the body change nothing. Each check that is possible before the body is made when it is opened.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -29,7 +29,7 @@ pub(crate) struct Destination {
     parent: Option<OwnedFd>,
     /// The folder for staging, if it is not the parent.
     tmp_dir: Option<OwnedFd>,
-    /// What is known of the folder for staging.
+    /// The facts that are known of the folder for staging.
     known: Known,
     /// False if `parent` was opened without the permission to read it, and so cannot be synced by itself.
     parent_syncs: bool,
@@ -82,7 +82,7 @@ impl Destination {
         Ok(Self::known(self.path.with_file_name(&name), name, parent, self.known_of_mount()))
     }
 
-    /// What is known of the mount, without what is known of the folder.
+    /// The facts that are known of the mount, without those of the folder.
     pub(crate) fn known_of_mount(&self) -> Known {
         self.known.on_the_same_mount()
     }
@@ -152,7 +152,8 @@ impl Destination {
         })
     }
 
-    /// Removes the orphan of a publish lock, if staging is in another folder. Otherwise giving the slot back removes it.
+    /// Removes the orphan of a publish lock, if staging is in another folder. Otherwise giving the slot back removes
+    /// it.
     pub(crate) fn remove_lock(&self) -> std::io::Result<()> {
         if self.elsewhere() {
             return self.remove_lock_here();
@@ -165,7 +166,7 @@ impl Destination {
         slot::remove_orphan_lock(self.beside())
     }
 
-    /// Can any user rename what stands in the folder for staging?
+    /// Can any user rename entries of the folder for staging?
     pub(crate) fn anybody_renames(&self) -> bool {
         self.known.folder.get().is_some_and(|folder| folder.others_rename(0o002))
     }
@@ -248,9 +249,9 @@ impl Destination {
         }
     }
 
-    /// Did another user put this version into a folder that everybody can write to? Keeping its mode and owner would hand
-    /// the new content to that user. So it is replaced as if it did not exist, by the rule of `fs.protected_regular`
-    /// (`proc_sys_fs(5)`).
+    /// Did another user put this version into a folder that all users can write to? Keeping its mode and owner would
+    /// hand the new content to that user. So it is replaced as if it did not exist, by the rule of
+    /// `fs.protected_regular` (`proc_sys_fs(5)`).
     pub(crate) fn is_strangers(&self, old: &Stat) -> bool {
         if self.is_own(old) {
             return false;
@@ -259,12 +260,12 @@ impl Destination {
             Some(folder) if self.tmp_dir.is_none() => Ok(*folder),
             _ => sys::stat_fd(self.parent()),
         };
-        // A folder that cannot be looked at counts as one that everybody can write to.
+        // A folder that cannot be looked at counts as one that all users can write to.
         parent.map_or(true, |parent| parent.mode & 0o002 != 0 && parent.uid != old.uid)
     }
 
-    /// Refuses, just before the publish, a parent that was displaced or removed since it was opened. A parent that was only
-    /// moved is still the destination's.
+    /// Refuses, just before the publish, a parent that was displaced or removed since it was opened. A parent that was
+    /// only moved is still the destination's.
     pub(crate) fn check_place(&self) -> Result<()> {
         if self.is_displaced() { Err(folder_conflict(&self.path)) } else { Ok(()) }
     }
@@ -329,8 +330,8 @@ impl Destination {
         Error::new(operation, &self.path, error)
     }
 
-    /// The absolute path of the folder for staging, for names that are handed to other programs; `None` if it is too long
-    /// for one system call.
+    /// The absolute path of the folder for staging, for names that are handed to other programs; `None` if it is too
+    /// long for one system call.
     pub(crate) fn staging_path(&self) -> Option<PathBuf> {
         match std::fs::read_link(sys::proc_path(self.staging())) {
             Ok(path) => Some(path),
@@ -341,8 +342,8 @@ impl Destination {
     }
 }
 
-/// Opens the parent of `path`, after symlinks if they are followed, and refuses names that no version can have. Also says
-/// whether the path ends with a slash.
+/// Opens the parent of `path`, after symlinks if they are followed, and refuses names that no version can have. Also
+/// says whether the path ends with a slash.
 fn locate(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Result<(Located, bool)> {
     let readable = settings.durability == Durability::Full;
     let (folder, name, slash) = split(path)?;

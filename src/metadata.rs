@@ -1,8 +1,8 @@
-//! Metadata. A new version gets the metadata that `open` or `mkdir` would give it. A replacing version gets that of the old
-//! version, except for the metadata that its body sets.
+//! Metadata. A new version gets the metadata that `open` or `mkdir` would give it. A replacing version gets that of the
+//! old version, except for the metadata that its body sets.
 //!
-//! Staging is given the old version's metadata before the body runs. So the body sees it and can change it. The commit has
-//! nothing to do, unless the destination has changed meanwhile:
+//! Staging is given the old version's metadata before the body runs. So the body sees it and can change it. The commit
+//! has nothing to do, unless the destination has changed meanwhile:
 //!
 //! ```text
 //!     begin: old ──▶ staging          the body           settle: old is unchanged?  ──▶ nothing
@@ -72,8 +72,8 @@ fn kept_from(destination: &Destination, settings: &Settings, old: Option<Stat>) 
     old.filter(|old| settings.preserve && old.kind() != libc::S_IFLNK && !destination.is_strangers(old))
 }
 
-/// The permission bits that a new version keeps. Set-id bits of a file are about its old content, and are dropped; set-id
-/// bits of a folder are about its entries.
+/// The permission bits that a new version keeps. Set-id bits of a file are about its old content, and are dropped;
+/// set-id bits of a folder are about its entries.
 fn without_set_ids(mode: u32, old: &Stat) -> u32 {
     mode & if old.is_folder() { 0o7777 } else { 0o1777 }
 }
@@ -87,8 +87,8 @@ pub(crate) enum Work {
     ByName,
 }
 
-/// Gives empty staging the metadata of the version that is to be replaced: `old`, which may be open as `present`. `born`
-/// describes staging, if it is known.
+/// Gives empty staging the metadata of the version that is to be replaced: `old`, which may be open as `present`.
+/// `born` describes staging, if it is known.
 pub(crate) fn begin(
     destination: &Destination,
     settings: &Settings,
@@ -162,9 +162,9 @@ pub(crate) fn hand_on_flags(
     hand_on().map_err(|error| destination.failed("setting the slot's metadata", error))
 }
 
-/// Gives the staged version its final metadata. `old` is the version to be replaced, `staged` describes the new one, if it is
-/// known. Where staging was given nothing, `fresh` reads the metadata of an empty file or folder. Answers with the mode to
-/// set after the publish, if a folder could not be moved with it.
+/// Gives the staged version its final metadata. `old` is the version to be replaced, `staged` describes the new one, if
+/// it is known. Where staging was given nothing, `fresh` reads the metadata of an empty file or folder. Answers with
+/// the mode to set after the publish, if a folder could not be moved with it.
 pub(crate) fn settle(
     destination: &Destination,
     settings: &Settings,
@@ -205,8 +205,8 @@ pub(crate) fn settle(
     Ok(later)
 }
 
-/// The modification time of a staged folder, if its body has set it. A time that no body has set is that of the begin, or
-/// equals the time of the last change of the folder's status.
+/// The modification time of a staged folder, if its body has set it. A time that no body has set is that of the begin,
+/// or equals the time of the last change of the folder's status.
 pub(crate) fn own_time(staged: &Stat, given: &Given) -> Option<(i64, u32)> {
     let modified = staged.times[1];
     let first = given.shown.as_ref().map(|shown| shown.stat.times[1]);
@@ -220,9 +220,9 @@ pub(crate) fn keep_time(folder: BorrowedFd, modified: (i64, u32)) -> io::Result<
     if now.times[1] == modified { Ok(()) } else { sys::set_times(folder, [now.times[0], modified]) }
 }
 
-/// Gives staging the metadata that the old version has now, except for what the body has set, which differs from `shown`.
-/// Owner, group, mode and ACL together say which user may do what: if the body has set one of them, all of them stay, and
-/// the answer is `None`.
+/// Gives staging the metadata that the old version has now, except for what the body has set, which differs from
+/// `shown`. Owner, group, mode and ACL together say which user may do what: if the body has set one of them, all of
+/// them stay, and the answer is `None`.
 fn merge(
     destination: &Destination,
     mut old: Metadata,
@@ -255,8 +255,8 @@ fn merge(
     Ok(None)
 }
 
-/// Makes files in a slot inherit as if they were made in the destination's folder, if the slot is in another (`tmp_dir`):
-/// the group, if the destination's folder is set-group-id, and the default ACL.
+/// Makes files in a slot inherit as if they were made in the destination's folder, if the slot is in another
+/// (`tmp_dir`): the group, if the destination's folder is set-group-id, and the default ACL.
 pub(crate) fn inherit(destination: &Destination, slot: BorrowedFd) -> Result<()> {
     if !destination.elsewhere() {
         return Ok(());

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Splits a path into its parent and its last component, and says whether slashes followed. Paths that no rename can name
-/// (`/`, `.`, `..`) are refused, as `rename(2)` refuses them.
+/// Splits a path into its parent and its last component, and says whether slashes followed. Paths that no rename can
+/// name (`/`, `.`, `..`) are refused, as `rename(2)` refuses them.
 pub(crate) fn split(path: &Path) -> Result<(&OsStr, &OsStr, bool)> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.contains(&0) {

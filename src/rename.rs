@@ -1,4 +1,4 @@
-//! `rename`, `exchange` and the bare `renameat2`: one system call on what is already there.
+//! `rename`, `exchange` and the bare `renameat2`: one system call on files and folders that are already there.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -29,7 +29,7 @@ impl std::ops::BitOr for RenameFlags {
     }
 }
 
-/// Renames a file or folder; refuses to replace what is there unless `overwrite` (then `rename(2)`).
+/// Renames a file or folder; refuses to replace another one unless `overwrite` (then `rename(2)`).
 ///
 /// No sync: durable once both parent folders are. Where the filesystem lacks `RENAME_NOREPLACE`, a
 /// file is moved by `link` and `unlink`, which promise the same; a folder is [`ErrorKind::Unsupported`].

@@ -1,9 +1,9 @@
 //! Slots: names of the library that hold staging, and after an exchange the displaced version.
 //!
-//! The first writer to a destination has the slot `.atomik-0.NAME~`, the porch. A writer that finds the porch taken makes
-//! a slot with a random name in the room, the folder `.atomik-uUID.NAME~/`, of which each user has one. The process that
-//! holds the lock of a slot owns it. A slot whose lock is free is an orphan, and the next writer removes it. No writer ever
-//! waits for a slot.
+//! The first writer to a destination has the slot `.atomik-0.NAME~`, the porch. A writer that finds the porch taken
+//! makes a slot with a random name in the room, the folder `.atomik-uUID.NAME~/`, of which each user has one. The
+//! process that holds the lock of a slot owns it. A slot whose lock is free is an orphan, and the next writer removes
+//! it. No writer ever waits for a slot.
 //!
 //! ```text
 //!     mkdir, open, flock, statx, getdents64           the body                rename, or exchange
@@ -57,8 +57,8 @@ use patience::rounds;
 use reclaim::{Contents, is_unpinned, leftover, reclaim, remove_contents};
 pub(crate) use sweep::{SweepTerms, Swept, sweep_name};
 
-/// How often a slot is emptied again, after a pause of a millisecond each time. FUSE and NFS keep an unlinked file under a
-/// hidden name while it is open, and a moment longer, until the server hears that it was closed.
+/// How often a slot is emptied again, after a pause of a millisecond each time. FUSE and NFS keep an unlinked file
+/// under a hidden name while it is open, and a moment longer, until the server hears that it was closed.
 const MAX_PAUSES: u32 = 50;
 
 /// A folder slot that this process owns.
@@ -131,8 +131,8 @@ impl Slot {
         Self::take_spare(beside)
     }
 
-    /// Makes a slot with a random name beside the destination, where something else has the names of porch and room. The next
-    /// writer does not look there. A sweep removes the slot, or the last reader of a version in it.
+    /// Makes a slot with a random name beside the destination, where something else has the names of porch and room.
+    /// The next writer does not look there. A sweep removes the slot, or the last reader of a version in it.
     fn take_spare(beside: Beside) -> io::Result<Slot> {
         let name = beside.name(Kind::Spare(sys::random()?));
         match make_and_lock(beside, None, &name)? {
@@ -145,8 +145,8 @@ impl Slot {
         }
     }
 
-    /// Makes a slot in a random lock domain, where folders cannot be locked. No writer takes it for an orphan; a sweep may, by
-    /// its age.
+    /// Makes a slot in a random lock domain, where folders cannot be locked. No writer takes it for an orphan; a sweep
+    /// may, by its age.
     fn take_unlocked(beside: Beside) -> io::Result<Slot> {
         let exists = || io::Error::from_raw_os_error(libc::EEXIST);
         let name = name::name(Kind::Porch, Some(sys::random()?), beside.destination);
@@ -192,8 +192,8 @@ impl Slot {
     }
 }
 
-/// Makes and locks a slot. Until it is locked it looks like an orphan, and other processes may remove or use it. So it is
-/// checked to be empty although this process has made it. An orphan that has the name is removed.
+/// Makes and locks a slot. Until it is locked it looks like an orphan, and other processes may remove or use it. So it
+/// is checked to be empty although this process has made it. An orphan that has the name is removed.
 fn make_and_lock(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::Result<Made> {
     let at = room.unwrap_or(beside.dir);
     // Without a free descriptor the slot could be made, but neither locked nor removed. So that is tried first.
@@ -233,8 +233,9 @@ fn make_and_lock(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::
     }
 }
 
-/// Removes a slot that this process holds locked, with everything in it. If a version in it is pinned, both stay for the last
-/// reader or the next writer, and the answer is that version. A slot that `has_contents` is emptied before the first `rmdir`.
+/// Removes a slot that this process holds locked, with everything in it. If a version in it is pinned, both stay for
+/// the last reader or the next writer, and the answer is that version. A slot that `has_contents` is emptied before the
+/// first `rmdir`.
 fn remove_slot(
     beside: Beside,
     room: Option<BorrowedFd>,

@@ -24,9 +24,9 @@ const ROUNDS_WITHOUT_PAUSE: u32 = 100;
 
 /// One version of a folder, which stays as it is, complete, until this is dropped.
 ///
-/// It is pinned by a shared `flock(2)` on the folder itself. Writers publish new versions meanwhile, and never wait for it.
-/// The version that they displace is removed by the last reader that may, or by the next writer. A writer that does not see
-/// such a lock ([`LockReach`](crate::LockReach)) removes it at once. The end of the process frees the pin.
+/// It is pinned by a shared `flock(2)` on the folder itself. Writers publish new versions meanwhile, and never wait for
+/// it. The version that they displace is removed by the last reader that may, or by the next writer. A writer that does
+/// not see such a lock ([`LockReach`](crate::LockReach)) removes it at once. The end of the process frees the pin.
 ///
 /// # Errors
 /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where folders cannot be locked; `ENOTDIR` for a file, which is
@@ -130,11 +130,12 @@ impl Pin {
         self.stat
     }
 
-    /// Lets go of the version, and removes it if it was displaced and no other reader holds it. `named` looks up the version
-    /// that has the name now.
+    /// Lets go of the version, and removes it if it was displaced and no other reader holds it. `named` looks up the
+    /// version that has the name now.
     pub(crate) fn release(self, named: impl FnOnce() -> io::Result<Option<Stat>>, checkpoint: Checkpoint) {
-        // The pin is let go of before the name is looked up: a writer that displaces the version after that removes it. A
-        // forked child that has a copy of the descriptor keeps the pin, and the next writer removes the displaced version.
+        // The pin is let go of before the name is looked up: a writer that displaces the version after that removes it.
+        // A forked child that has a copy of the descriptor keeps the pin, and the next writer removes the displaced
+        // version.
         if self.forks == sys::forks() && sys::unlock(self.version.as_fd()).is_err() {
             return;
         }

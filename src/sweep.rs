@@ -64,8 +64,8 @@ impl Orphan {
 ///
 /// A sweep never touches a slot that is alive, pinned or another user's, nor a folder that only has the name of a slot.
 /// Where another machine or another mount may have made a slot (see [`LockReach`](crate::LockReach)), its lock does not
-/// tell whether its process is alive. Such a slot is removed only if [`older_than`](Sweep::older_than) gives an age, and
-/// the slot has reached it.
+/// tell whether its process is alive. Such a slot is removed only if [`older_than`](Sweep::older_than) gives an age,
+/// and the slot has reached it.
 ///
 /// # Errors
 /// The folder cannot be opened or read. An orphan that cannot be removed is reported, and is no error.
@@ -104,8 +104,8 @@ impl Sweep {
         self
     }
 
-    /// Also removes slots whose lock tells nothing, from this age on: slots of other lock domains, and slots where folders
-    /// cannot be locked (default: none).
+    /// Also removes slots whose lock tells nothing, from this age on: slots of other lock domains, and slots where
+    /// folders cannot be locked (default: none).
     pub fn older_than(mut self, age: Duration) -> Self {
         self.older_than = Some(age);
         self

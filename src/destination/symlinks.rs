@@ -59,8 +59,8 @@ pub(super) fn follow(mut located: Located, path: &Path, readable: bool) -> Resul
     Ok(located)
 }
 
-/// Why a symlink is never replaced; `None` if it may be replaced. A program that writes to `/dev/stdout` means the stream,
-/// so a symlink to a device, a mount point or something below `/proc` stays.
+/// Why a symlink is never replaced; `None` if it may be replaced. A program that writes to `/dev/stdout` means the
+/// stream, so a symlink to a device, a mount point or something below `/proc` stays.
 pub(super) fn never_replaced(dir: BorrowedFd, name: &OsStr) -> Option<&'static str> {
     match sys::stat_followed(dir, name) {
         Ok(Some(there)) if there.mount_root => return Some("it is a symlink to a mount point, and is never replaced"),
@@ -73,8 +73,8 @@ pub(super) fn never_replaced(dir: BorrowedFd, name: &OsStr) -> Option<&'static s
     leads_below_proc(dir, name).then_some(BELOW_PROC)
 }
 
-/// Is the name a symlink that leads below `/proc`? An open file there is itself a symlink, to the name that the file had. So
-/// each folder on the way is asked for its filesystem, not only the last one.
+/// Is the name a symlink that leads below `/proc`? An open file there is itself a symlink, to the name that the file
+/// had. So each folder on the way is asked for its filesystem, not only the last one.
 fn leads_below_proc(dir: BorrowedFd, name: &OsStr) -> bool {
     let mut at: Option<OwnedFd> = None;
     let mut name = name.to_owned();

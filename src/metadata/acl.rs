@@ -1,5 +1,5 @@
-//! POSIX ACLs as the kernel hands them out (`acl(5)`, `<linux/posix_acl_xattr.h>`). When an entry of an ACL cannot be kept,
-//! the entries that then apply to its users are limited: no user has more rights than before.
+//! POSIX ACLs as the kernel hands them out (`acl(5)`, `<linux/posix_acl_xattr.h>`). When an entry of an ACL cannot be
+//! kept, the entries that then apply to its users are limited: no user has more rights than before.
 
 const VERSION: u32 = 2;
 
@@ -117,8 +117,8 @@ impl Acl {
         }
         for entry in gone.iter().filter(|entry| entry.is_named()) {
             let limit = self.masked(entry.rights);
-            // The entries of groups and of all others apply to a dropped user now. The entry of all others applies to the
-            // members of a dropped group; entries of other groups applied to them before as well.
+            // The entries of groups and of all others apply to a dropped user now. The entry of all others applies to
+            // the members of a dropped group; entries of other groups applied to them before as well.
             let user = entry.tag == USER;
             self.limit(limit, |heir| heir.tag == OTHER || user && matches!(heir.tag, GROUP_OBJ | GROUP));
         }
@@ -141,9 +141,9 @@ impl Acl {
         });
     }
 
-    /// Limits the rights of the new group and of all others, since the old group could not be kept. The new group gets no
-    /// more than all others have, nor than any named group: its members may be in a named group, too. The entry of all others
-    /// now applies to the members of the old group.
+    /// Limits the rights of the new group and of all others, since the old group could not be kept. The new group gets
+    /// no more than all others have, nor than any named group: its members may be in a named group, too. The entry of
+    /// all others now applies to the members of the old group.
     pub(super) fn lose_group(&mut self) {
         let (group, others) = (self.rights(GROUP_OBJ).unwrap_or(0), self.rights(OTHER).unwrap_or(0));
         let both = self.masked(group) & others;

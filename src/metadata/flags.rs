@@ -6,8 +6,8 @@ use std::os::fd::BorrowedFd;
 use crate::destination::Destination;
 use crate::sys;
 
-/// The inode flags that are kept. Left out are the flags that keep a file from being replaced (`i`, `a`), those that tell how
-/// its content is stored (`e`, `E`, `V`), and `j` and `x`, which change what a sync means.
+/// The inode flags that are kept. Left out are the flags that keep a file from being replaced (`i`, `a`), those that
+/// tell how its content is stored (`e`, `E`, `V`), and `j` and `x`, which change what a sync means.
 const KEPT: u32 = flag::SECURE_DELETION
     | flag::UNDELETABLE
     | flag::COMPRESSED

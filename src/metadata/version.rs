@@ -1,4 +1,4 @@
-//! `Metadata`: what a version carries beside its content, read from the old version and given to the new one.
+//! `Metadata`: the attributes of a version, read from the old version and given to the new one.
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::slot;
 use crate::sys::{self, Stat, errno};
 
-/// What a version carries beside its content.
+/// The attributes of a version.
 pub(crate) struct Metadata {
     pub(super) stat: Stat,
     pub(super) xattrs: Xattrs,
@@ -34,8 +34,8 @@ pub(super) struct Gave {
 }
 
 impl Metadata {
-    /// The metadata of `name` beside a destination, and the descriptor that it was read by. `staged` is the version that
-    /// will carry it.
+    /// The metadata of `name` beside a destination, and the descriptor that it was read by. `staged` is the version
+    /// that will carry it.
     pub(super) fn of(
         destination: &Destination,
         name: &OsStr,
@@ -85,8 +85,8 @@ impl Metadata {
         Ok(Self { stat, xattrs: read_kept(fd, names)?, flags: flags::of_old(destination, fd)? })
     }
 
-    /// The metadata of a file that is not opened, without its flags; `None` without `/proc`. The l-calls do not follow the
-    /// last component; `O_PATH` handles have no `flistxattr` (`EBADF`).
+    /// The metadata of a file that is not opened, without its flags; `None` without `/proc`. The l-calls do not follow
+    /// the last component; `O_PATH` handles have no `flistxattr` (`EBADF`).
     fn by_path(destination: &Destination, name: &OsStr, stat: Stat, staged: BorrowedFd) -> io::Result<Option<Self>> {
         let mut path = sys::proc_path(destination.parent());
         if !matches!(sys::stat_followed(sys::CWD, &path), Ok(Some(_))) {
@@ -119,8 +119,8 @@ impl Metadata {
         Ok(Self { stat, xattrs, flags: 0 })
     }
 
-    /// Gives a clone all of it, where permitted. `born` describes a new inode in the clone's folder, and says whether that
-    /// inode has inherited an ACL; with `None` the clone itself is asked.
+    /// Gives a clone all of it, where permitted. `born` describes a new inode in the clone's folder, and says whether
+    /// that inode has inherited an ACL; with `None` the clone itself is asked.
     pub(crate) fn give_all(mut self, fd: BorrowedFd, born: Option<(&Stat, bool)>) -> io::Result<()> {
         let (born, acl) = match born {
             Some((stat, acl)) => (*stat, acl),
@@ -139,8 +139,9 @@ impl Metadata {
         sys::set_times(fd, self.stat.times)
     }
 
-    /// Gives `fd` this metadata but the mode and the flags. `born` describes `fd` before, `inherited` names the attributes
-    /// that it had. Metadata that cannot be kept is dropped, and with it each right that would be wider without it.
+    /// Gives `fd` this metadata but the mode and the flags. `born` describes `fd` before, `inherited` names the
+    /// attributes that it had. Metadata that cannot be kept is dropped, and with it each right that would be wider
+    /// without it.
     pub(super) fn give(&mut self, fd: BorrowedFd, born: &Stat, inherited: &[CString]) -> io::Result<Gave> {
         let (uid, gid) = keep_owner(fd, &self.stat, born)?;
         let (acls, others): (Xattrs, Xattrs) =
@@ -148,7 +149,8 @@ impl Metadata {
         let mut access = self.limited(
             (uid, gid),
             match value(&acls, ACCESS_ACL) {
-                // With a value that is not understood, the group bits are the mask: the group's own rights are not known.
+                // With a value that is not understood, the group bits are the mask: the group's own rights are not
+                // known.
                 Some(value) => Acl::parse(value).unwrap_or_else(|| Acl::of_mode(self.stat.mode & !0o070)),
                 None => Acl::of_mode(self.stat.mode),
             },
@@ -182,7 +184,7 @@ impl Metadata {
         Ok(Gave { mode: self.stat.mode & 0o7000 | access.mode(), changed, uid, gid })
     }
 
-    /// An ACL without the rights that an owner and a group would gain who are not those of this metadata.
+    /// Limits an ACL for an owner or a group that differs from that of this metadata.
     fn limited(&self, (uid, gid): (u32, u32), mut acl: Acl) -> Acl {
         acl.drop_unnamable();
         if uid != self.stat.uid {
@@ -219,15 +221,16 @@ pub(crate) fn give_name(at: BorrowedFd, name: &OsStr, stat: &Stat) -> io::Result
     sys::set_times_of_name(at, name, stat.times)
 }
 
-/// Gives the staged version the owner and group of the old one, where permitted; answers with the owner and group that it
-/// has now.
+/// Gives the staged version the owner and group of the old one, where permitted; answers with the owner and group that
+/// it has now.
 fn keep_owner(fd: BorrowedFd, old: &Stat, born: &Stat) -> io::Result<(u32, u32)> {
     // `EINVAL`: the id has no number in this user namespace.
     let refused = |result: io::Result<()>| match result {
         Err(error) if matches!(errno(&error), libc::EPERM | libc::EINVAL) => Ok(true),
         other => other.map(|()| false),
     };
-    // The kernel shows this id for all ids without a number here. So it stands for no user that a file could be given to.
+    // The kernel shows this id for all ids without a number here. So it stands for no user that a file could be given
+    // to.
     let nameless = |id: u32| id == sys::OVERFLOW_ID && !sys::all_ids_have_numbers();
     let uid = (old.uid != born.uid && !nameless(old.uid)).then_some(old.uid);
     let gid = (old.gid != born.gid && !nameless(old.gid)).then_some(old.gid);

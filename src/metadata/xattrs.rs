@@ -47,8 +47,8 @@ pub(super) fn read_kept(fd: BorrowedFd, names: Vec<CString>) -> io::Result<Xattr
     Ok(xattrs)
 }
 
-/// The names of extended attributes, of which there are none if `EIO` is the answer of `another` file, too: rclone has no
-/// attributes, and answers `EIO` of every file. On local filesystems `EIO` stays a failure.
+/// The names of extended attributes, of which there are none if `EIO` is the answer of `another` file, too: rclone has
+/// no attributes, and answers `EIO` of every file. On local filesystems `EIO` stays a failure.
 pub(super) fn listed(
     destination: &Destination,
     names: io::Result<Vec<CString>>,

@@ -22,7 +22,8 @@ pub(crate) struct Known {
     pub(crate) user: User,
     pub(crate) folder: OnceLock<Stat>,
     pub(super) domain: OnceLock<Option<u64>>,
-    /// The number of its mount, which no later mount gets. It is read from a file in the folder, where `folder` is not known.
+    /// The number of its mount, which no later mount gets. It is read from a file in the folder, where `folder` is not
+    /// known.
     pub(super) mount: OnceLock<u64>,
     /// The owner and mode of new files, where the filesystem makes them up.
     pub(super) fresh: OnceLock<Fresh>,

@@ -1,7 +1,7 @@
 //! Is a folder part of a displaced version? Nothing is published there any more.
 //!
-//! A displaced version is in a slot. So is staging, and a body may publish files in its own staging. That is allowed: then
-//! the path that the body has given leads into the slot, and the slot has an owner that is alive.
+//! A displaced version is in a slot. So is staging, and a body may publish files in its own staging. That is allowed:
+//! then the path that the body has given leads into the slot, and the slot has an owner that is alive.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,8 +23,8 @@ pub(crate) fn is_removed(folder: BorrowedFd) -> bool {
     }
 }
 
-/// Is this folder part of a displaced version? `leads_into` says whether the caller's path leads into a slot. A slot that has
-/// no living owner is reclaimed.
+/// Is this folder part of a displaced version? `leads_into` says whether the caller's path leads into a slot. A slot
+/// that has no living owner is reclaimed.
 pub(crate) fn is_displaced(folder: BorrowedFd, beside: Beside, leads_into: impl Fn(&Path) -> bool) -> bool {
     let path = match sys::path_now(folder) {
         Ok(path) => PathBuf::from(path),
@@ -55,13 +55,14 @@ fn slots_above(path: &Path) -> Vec<(PathBuf, Option<u64>)> {
     slots
 }
 
-/// Has a slot no living owner? Its owner was killed, or has left a pinned version there. If the version is not pinned any
-/// more, the slot is removed.
+/// Has a slot no living owner? Its owner was killed, or has left a pinned version there. If the version is not pinned
+/// any more, the slot is removed.
 fn reclaim_if_abandoned(slot: &Path) -> bool {
     let lock =
         || sys::open_folder(sys::CWD, slot.as_os_str()).and_then(|slot| Ok((sys::lock_shared(slot.as_fd())?, slot)));
     let Ok((Lock::Held, held)) = lock() else { return false };
-    // A reader that lets go of the version at this moment finds the slot locked and leaves it. So this process removes it.
+    // A reader that lets go of the version at this moment finds the slot locked and leaves it. So this process removes
+    // it.
     let version =
         list(held.as_fd()).ok().and_then(|entries| sys::open_folder(held.as_fd(), &entries.first()?.name).ok());
     drop(held);

@@ -1,9 +1,9 @@
 //! Lock domains: processes that see each other's `flock` are one domain.
 //!
-//! On the filesystems of [`SEEN_BY_ALL`] each process that can see a folder also sees its locks, and names carry no domain.
-//! On all others a lock may be known to one mount only (FUSE: `flock` on a folder never reaches the server) or to one
-//! machine only (NFS 3 and 4.2: the client answers for folders by itself; measured with two clients on Linux 6.1). There
-//! each name carries the number of its domain, so that writers of two domains never meet in one slot.
+//! On the filesystems of [`SEEN_BY_ALL`] each process that can see a folder also sees its locks, and names carry no
+//! domain. On all others a lock may be known to one mount only (FUSE: `flock` on a folder never reaches the server) or
+//! to one machine only (NFS 3 and 4.2: the client answers for folders by itself; measured with two clients on Linux
+//! 6.1). There each name carries the number of its domain, so that writers of two domains never meet in one slot.
 
 use std::ffi::OsString;
 use std::sync::{Mutex, OnceLock};
@@ -14,8 +14,8 @@ use super::name::{self, Kind, fnv1a};
 use crate::sys::filesystems::{BCACHEFS, BTRFS, EXFAT, EXT4, F2FS, JFS, NILFS, OVERLAY, RAMFS, TMPFS, VFAT, XFS, ZFS};
 use crate::sys::{self, Stat};
 
-/// Local filesystems: one kernel mounts each of them, and keeps its locks by inode. Cluster filesystems (GFS2, OCFS2, Ceph,
-/// Lustre) are left out: whether their locks reach the other machines depends on how each is mounted.
+/// Local filesystems: one kernel mounts each of them, and keeps its locks by inode. Cluster filesystems (GFS2, OCFS2,
+/// Ceph, Lustre) are left out: whether their locks reach the other machines depends on how each is mounted.
 const SEEN_BY_ALL: [u64; 13] = [EXT4, XFS, BTRFS, BCACHEFS, F2FS, JFS, NILFS, TMPFS, RAMFS, OVERLAY, VFAT, EXFAT, ZFS];
 
 /// How many mounts are remembered. Other mounts are asked for their type each time.
@@ -107,8 +107,8 @@ fn of(beside: Beside) -> Option<u64> {
     None
 }
 
-/// The number of a lock domain: a hash of the kernel's boot id and of the mounted filesystem's device number. FUSE and network
-/// filesystems keep their device number for as long as they are mounted.
+/// The number of a lock domain: a hash of the kernel's boot id and of the mounted filesystem's device number. FUSE and
+/// network filesystems keep their device number for as long as they are mounted.
 fn number(folder: Option<&Stat>) -> u64 {
     static BOOT: OnceLock<u64> = OnceLock::new();
     // Without /proc every process is a domain of its own.

@@ -41,7 +41,8 @@ impl Linked {
             match sys::link_fd(file, room.as_fd(), &in_room) {
                 Ok(()) => return Ok(Linked { room: Some(room), name: in_room }),
                 Err(error) if errno(&error) == libc::EEXIST => {}
-                // The last writer that left the room has removed it. If the room is still there, the file cannot be linked.
+                // The last writer that left the room has removed it. If the room is still there, the file cannot be
+                // linked.
                 Err(error) if is_change(&error) && !room::is_there(beside, &room_name, room.as_fd())? => {}
                 Err(error) => {
                     // If the room stays, the next writer removes it.

@@ -1,8 +1,8 @@
 //! The publish lock of a destination, `.atomik-lock.NAME~`: made on demand, removed after each use.
 //!
-//! Each publish that replaces a folder holds it for microseconds. So a publish that depends on the present version can check
-//! that version and exchange it in one step. A process that completes a killed writer's backup holds it, too. A writer that
-//! is killed while it holds the lock leaves the name, whose lock is free; the next writer removes it.
+//! Each publish that replaces a folder holds it for microseconds. So a publish that depends on the present version can
+//! check that version and exchange it in one step. A process that completes a killed writer's backup holds it, too. A
+//! writer that is killed while it holds the lock leaves the name, whose lock is free; the next writer removes it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -44,8 +44,8 @@ impl<'a> PublishLock<'a> {
                 // Its last holder removed it while this process waited: the next lock is made.
                 Ok(None) => gone += 1,
                 Err(error) if errno(&error) == libc::EOPNOTSUPP => return Ok(Self { dir, name, fd: None }),
-                // The lock is another user's, and stands for microseconds only. If there is none, it has just been removed,
-                // or this folder refuses new files.
+                // The lock is another user's, and stands for microseconds only. If there is none, it has just been
+                // removed, or this folder refuses new files.
                 Err(error) if errno(&error) == libc::EACCES => {
                     if sys::stat(dir, &name)?.is_none() {
                         refused += 1;
@@ -59,7 +59,8 @@ impl<'a> PublishLock<'a> {
                 }
                 Err(error) if patience.again(beside, &error) => {}
                 Err(error) => {
-                    // The lock may have been made before the error, and the clean-up of this writer does not look for it.
+                    // The lock may have been made before the error, and the clean-up of this writer does not look for
+                    // it.
                     drop(remove_orphan_lock(beside));
                     return Err(error);
                 }

@@ -9,8 +9,8 @@ use super::beside::Beside;
 use super::lock::PublishLock;
 use crate::sys::{self, EXCHANGE, NOREPLACE, errno};
 
-/// The name of the mark in a slot: a symlink that is never followed. Its target is `STAGED:REPLACED:DESTINATION/BACKUP`: two
-/// inodes, of which the second is 0 if there is no backup yet, and two names.
+/// The name of the mark in a slot: a symlink that is never followed. Its target is
+/// `STAGED:REPLACED:DESTINATION/BACKUP`: two inodes, of which the second is 0 if there is no backup yet, and two names.
 pub(super) const MARK: &str = ".atomik-backup";
 
 /// How often a backup may appear or vanish while the displaced version gets its name.
@@ -33,15 +33,15 @@ pub(crate) fn mark(slot: BorrowedFd, beside: Beside, backup: &OsStr) -> io::Resu
     }
 }
 
-/// Gives the displaced version in a slot the name of the backup: after the publish, and under the same publish lock. The
-/// backup before it is in the slot then.
+/// Gives the displaced version in a slot the name of the backup: after the publish, and under the same publish lock.
+/// The backup before it is in the slot then.
 pub(crate) fn complete(slot: BorrowedFd, beside: Beside, backup: &OsStr) -> io::Result<()> {
     give_name(slot, beside.destination, beside.dir, backup)?;
     sys::unlink(slot, OsStr::new(MARK))
 }
 
-/// Completes the backup of a writer that was killed, or failed, before it did so. The process that holds the slot may call
-/// this any number of times.
+/// Completes the backup of a writer that was killed, or failed, before it did so. The process that holds the slot may
+/// call this any number of times.
 pub(super) fn complete_for_killed(beside: Beside, slot: BorrowedFd) -> io::Result<()> {
     let target = match sys::readlink(slot, OsStr::new(MARK)) {
         Err(error) if matches!(errno(&error), libc::ENOENT | libc::EINVAL) => return Ok(()),

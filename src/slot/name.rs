@@ -13,7 +13,8 @@ const RESERVED_PREFIX: &[u8] = b".atomik";
 pub(crate) const RESERVED: &str =
     "names that begin with .atomik are the library's own, for what the next writer removes: choose another name";
 
-/// The end of all names that the library makes beside a destination: a glob for the destination's suffix does not find them.
+/// The end of all names that the library makes beside a destination: a glob for the destination's suffix does not find
+/// them.
 const SUFFIX: u8 = b'~';
 
 /// How many bytes of a destination's name a slot's name has at most. The shortest limit of names in use is 143 bytes
@@ -39,7 +40,7 @@ pub(crate) struct Parsed {
     pub(crate) kind: Kind,
     /// The lock domain; `None` where locks reach everybody.
     pub(crate) domain: Option<u64>,
-    /// The destination's name, or what a long one was shortened to.
+    /// The destination's name, or the shortened form of a long one.
     pub(crate) destination: OsString,
 }
 

@@ -11,8 +11,8 @@ pub(crate) fn is_change(error: &io::Error) -> bool {
     matches!(errno(error), libc::ENOENT | libc::ENOTDIR | libc::ESTALE)
 }
 
-/// Is this the error of a call on something that is no slot? It may be a symlink, a socket, a file with a lease, a file of
-/// another user, or the mount of a FUSE program of another user (`EACCES`) or of one that has ended (`ENOTCONN`).
+/// Is this the error of a call on something that is no slot? It may be a symlink, a socket, a file with a lease, a file
+/// of another user, or the mount of a FUSE program of another user (`EACCES`) or of one that has ended (`ENOTCONN`).
 pub(super) fn is_no_slot(error: &io::Error) -> bool {
     let strange = [
         libc::ELOOP,

@@ -12,7 +12,8 @@ use super::room;
 use crate::checkpoint::Checkpoint;
 use crate::sys;
 
-/// Removes the orphans of a destination after this process has removed its own slot, which was in the room or was the porch.
+/// Removes the orphans of a destination after this process has removed its own slot, which was in the room or was the
+/// porch.
 pub(super) fn remove_others(beside: Beside, own_in_room: bool, checkpoint: Checkpoint) -> io::Result<()> {
     if !own_in_room {
         return room::remove_if_present(beside, checkpoint).map(drop);
@@ -35,8 +36,8 @@ pub(crate) fn remove_orphans(beside: Beside, checkpoint: Checkpoint) -> io::Resu
     porch.into_result(beside, &name).and(room.map(drop)).and(remove_orphan_lock(beside))
 }
 
-/// Removes a displaced version that its reader has let go of, together with its slot. The slot may have the name of another
-/// destination, since a group has one slot for many.
+/// Removes a displaced version that its reader has let go of, together with its slot. The slot may have the name of
+/// another destination, since a group has one slot for many.
 pub(crate) fn remove_displaced(version: OwnedFd, checkpoint: Checkpoint) -> io::Result<()> {
     let path = PathBuf::from(sys::path_now(version.as_fd())?);
     drop(version);

@@ -1,8 +1,9 @@
 //! The owner of a slot, a room or a lock: told by owner and mode, where the filesystem keeps them.
 //!
-//! Some filesystems make owners and modes up (FAT, CIFS with `uid=` and `dir_mode=`, a FUSE mount that forces an owner):
-//! there a new folder does not show the owner and mode that were asked for. So this process makes a file with `O_EXCL`, and
-//! describes it by its descriptor, in whose place no other user can put another file. Each file of this process shows that owner.
+//! Some filesystems make owners and modes up (FAT, CIFS with `uid=` and `dir_mode=`, a FUSE mount that forces an
+//! owner): there a new folder does not show the owner and mode that were asked for. So this process makes a file with
+//! `O_EXCL`, and describes it by its descriptor, in whose place no other user can put another file. Each file of this
+//! process shows that owner.
 
 use std::ffi::OsStr;
 use std::io;
@@ -22,9 +23,9 @@ const STICKY: u32 = 0o1000;
 const KEEPS_OWNERS: [u64; 6] = [EXT4, XFS, BTRFS, F2FS, TMPFS, OVERLAY];
 
 impl Beside<'_> {
-    /// The mode of a slot and of a room. Where other users can rename entries of the folder, they could give another folder of
-    /// this user a slot's name, so that it would be emptied. There slots have the sticky bit, which no other folder of mode
-    /// 0700 has.
+    /// The mode of a slot and of a room. Where other users can rename entries of the folder, they could give another
+    /// folder of this user a slot's name, so that it would be emptied. There slots have the sticky bit, which no other
+    /// folder of mode 0700 has.
     pub(crate) fn mode(&self) -> io::Result<u32> {
         let open = self.folder()?.others_rename(0o022);
         Ok(if open { STICKY | 0o700 } else { 0o700 })
@@ -35,8 +36,8 @@ impl Beside<'_> {
         stat.uid == self.known.user.id() || self.known.fresh.get().is_some_and(|fresh| fresh.uid == stat.uid)
     }
 
-    /// Asks whether a folder is this user's. If it is not, asks once more after a file in that folder has shown the owner and
-    /// mode that the filesystem makes up.
+    /// Asks whether a folder is this user's. If it is not, asks once more after a file in that folder has shown the
+    /// owner and mode that the filesystem makes up.
     pub(super) fn recognizes(&self, folder: BorrowedFd, ask: impl Fn() -> io::Result<bool>) -> io::Result<bool> {
         if ask()? {
             return Ok(true);
@@ -63,14 +64,14 @@ impl Beside<'_> {
 
     /// Is this file a slot of this user?
     pub(super) fn is_own_file(&self, stat: &Stat) -> io::Result<bool> {
-        // A file that root replaces gets its owner back before it is linked as a slot. So a file of another owner counts as
-        // root's slot, unless everybody can put files here. Only its name is removed.
+        // A file that root replaces gets its owner back before it is linked as a slot. So a file of another owner
+        // counts as root's slot, unless all users can put files here. Only its name is removed.
         let restored = self.known.user.id() == 0 && self.folder()?.mode & 0o002 == 0;
         Ok(stat.kind() == libc::S_IFREG && (self.owns(stat) || restored))
     }
 
-    /// Sets the sticky bit, where slots have it, on an empty slot or room that this process has made, and finds out whether
-    /// owner and mode are made up. Answers with the folder's description, and whether it is this user's.
+    /// Sets the sticky bit, where slots have it, on an empty slot or room that this process has made, and finds out
+    /// whether owner and mode are made up. Answers with the folder's description, and whether it is this user's.
     pub(super) fn claim(&self, folder: BorrowedFd, mut stat: Stat) -> io::Result<(Stat, bool)> {
         let unmarked = stat.mode & 0o1077 != STICKY && self.mode()? != 0o700;
         // Changing the mode might clear the set-group-id bit, and with it the group that entries inherit.
@@ -88,8 +89,8 @@ impl Beside<'_> {
         Ok((stat, self.is_own_folder(&stat)?))
     }
 
-    /// Makes a file in `folder` for a moment, and notes the owner and mode that it shows. `folder` is a slot or a room, so an
-    /// orphan of this file is removed with it. Where no file can be made, nothing is noted.
+    /// Makes a file in `folder` for a moment, and notes the owner and mode that it shows. `folder` is a slot or a room,
+    /// so an orphan of this file is removed with it. Where no file can be made, nothing is noted.
     fn learn_from_a_file(&self, folder: BorrowedFd) -> io::Result<()> {
         if self.known.fresh.get().is_some() {
             return Ok(());

@@ -21,14 +21,16 @@ pub(super) fn rounds(beside: Beside) -> impl Iterator<Item = u32> {
     })
 }
 
-/// How often a step is repeated after odd answers of a FUSE or network filesystem. A copy of a folder that other processes
-/// replace all the time needs a moment without them. So the pauses grow from 1 to 64 milliseconds, 0.6 seconds in all.
+/// How often a step is repeated after odd answers of a FUSE or network filesystem. A copy of a folder that other
+/// processes replace all the time needs a moment without them. So the pauses grow from 1 to 64 milliseconds, 0.6
+/// seconds in all.
 const MAX_ODD_ANSWERS: u32 = 50;
 /// After how many odd answers the pauses double.
 const ODD_ANSWERS_PER_DOUBLING: u32 = 8;
 
-/// Counts the odd answers in one step. FUSE and network filesystems say `ENOENT`, `ESTALE` or `ENOTDIR` of what is there
-/// while other processes or machines work in the same folder (seen on bindfs, sshfs and mergerfs), NFS `ETXTBSY` of a rename.
+/// Counts the odd answers in one step. FUSE and network filesystems say `ENOENT`, `ESTALE` or `ENOTDIR` of what is
+/// there while other processes or machines work in the same folder (seen on bindfs, sshfs and mergerfs), NFS `ETXTBSY`
+/// of a rename.
 #[derive(Default)]
 pub(crate) struct Patience(u32);
 

@@ -24,8 +24,8 @@ pub(super) enum Reclaimed {
     Alive,
     /// It is pinned, another user's, or no slot at all, and was left.
     Kept,
-    /// It is an orphan that could not be removed: an entry in it is immutable, or a mount point, or the disk fails. Each
-    /// writer that finds it reports it again.
+    /// It is an orphan that could not be removed: an entry in it is immutable, or a mount point, or the disk fails.
+    /// Each writer that finds it reports it again.
     CannotRemove(io::Error),
 }
 
@@ -52,9 +52,9 @@ const MAX_CHANGES: u32 = 10;
 
 /// Removes a slot, beside the destination or in the room, if it is an orphan.
 ///
-/// A slot with a pinned version is left to the reader. The reader lets go of the pin and then looks at the slot. This function
-/// lets go of the slot and then looks at the pin. If both happen at the same moment, one of the two sees that the other
-/// has let go, and removes the slot.
+/// A slot with a pinned version is left to the reader. The reader lets go of the pin and then looks at the slot. This
+/// function lets go of the slot and then looks at the pin. If both happen at the same moment, one of the two sees that
+/// the other has let go, and removes the slot.
 pub(super) fn reclaim(
     beside: Beside,
     room: Option<BorrowedFd>,

@@ -1,8 +1,8 @@
 //! The room: the folder that holds the slots of one user's writers that find the porch taken.
 //!
-//! No writer owns it. A writer makes it when it is missing, and removes it when `rmdir` finds it empty. Making a slot in a
-//! room that was removed meanwhile fails with `ENOENT` (tried on ext4, xfs, btrfs, tmpfs, overlay and bindfs), and the
-//! writer starts over.
+//! No writer owns it. A writer makes it when it is missing, and removes it when `rmdir` finds it empty. Making a slot
+//! in a room that was removed meanwhile fails with `ENOENT` (tried on ext4, xfs, btrfs, tmpfs, overlay and bindfs), and
+//! the writer starts over.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -40,7 +40,8 @@ pub(super) fn open_or_make(beside: Beside) -> io::Result<Option<(OsString, Owned
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-/// Opens the folder that has the room's name; `None` if it is no room of this user. `made`: this process has just made it.
+/// Opens the folder that has the room's name; `None` if it is no room of this user. `made`: this process has just made
+/// it.
 fn open_own(beside: Beside, name: &OsStr, made: bool) -> io::Result<Option<OwnedFd>> {
     let room = match sys::open_folder(beside.dir, name) {
         Err(error) if is_no_slot(&error) || errno(&error) == libc::ENOTDIR => return Ok(None),

@@ -29,7 +29,8 @@ pub(crate) struct Swept {
 #[derive(Clone, Copy)]
 pub(crate) struct SweepTerms {
     pub(crate) dry_run: bool,
-    /// The age from which on slots are orphans whose lock tells nothing: slots of another lock domain, or without locks.
+    /// The age from which on slots are orphans whose lock tells nothing: slots of another lock domain, or without
+    /// locks.
     pub(crate) older_than: Option<Duration>,
 }
 

@@ -1,10 +1,11 @@
-//! The numbers of descriptors in the paths of snapshots. The kernel gives the lowest free number, so a path that was kept
-//! from one snapshot would lead into the next one. Here numbers rise, and none is used twice before all have been used.
+//! The numbers of descriptors in the paths of snapshots. The kernel gives the lowest free number, so a path that was
+//! kept from one snapshot would lead into the next one. Here numbers rise, and none is used twice before all have been
+//! used.
 //!
-//! The kernel's table of descriptors grows to the highest number and never shrinks. In a process with threads each growth
-//! waits for all processors (`expand_files`, `synchronize_rcu`): from 7 ms up on a busy machine. So the first number is in the
-//! upper half of the usual table of 1,024, which then grows at once to what it needs, and the last one is [`END`]: a table of
-//! 128 KiB, with which `fork(2)` takes 35 µs longer while such a snapshot is open.
+//! The kernel's table of descriptors grows to the highest number and never shrinks. In a process with threads each
+//! growth waits for all processors (`expand_files`, `synchronize_rcu`): from 7 ms up on a busy machine. So the first
+//! number is in the upper half of the usual table of 1,024, which then grows at once to what it needs, and the last one
+//! is [`END`]: a table of 128 KiB, with which `fork(2)` takes 35 µs longer while such a snapshot is open.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicI32, Ordering};

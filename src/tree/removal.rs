@@ -1,16 +1,16 @@
 //! Removes whole trees, with several threads once a tree turns out to be large.
 //!
-//! Each thread walks a part of its own, children before their folder. A thread without work waits until another thread gives
-//! it a half: of the subfolders that are nearest to the root of that thread's part, or of the files of a flat folder. So
-//! the work is shared out whatever the shape of a tree. Unlinking in one folder takes a lock of that folder in the
-//! kernel; freeing the unlinked file does not. So several threads may be faster even in a flat folder.
+//! Each thread walks a part of its own, children before their folder. A thread without work waits until another thread
+//! gives it a half: of the subfolders that are nearest to the root of that thread's part, or of the files of a flat
+//! folder. So the work is shared out whatever the shape of a tree. Unlinking in one folder takes a lock of that folder
+//! in the kernel; freeing the unlinked file does not. So several threads may be faster even in a flat folder.
 //!
-//! Memory and descriptors are bounded. A folder is read a buffer at a time, and the entries of one buffer are removed before
-//! the next one is read. Of a deep chain the newest [`walk::MAX_OPEN_FOLDERS`](super::walk::MAX_OPEN_FOLDERS) folders are
-//! open.
+//! Memory and descriptors are bounded. A folder is read a buffer at a time, and the entries of one buffer are removed
+//! before the next one is read. Of a deep chain the newest [`walk::MAX_OPEN_FOLDERS`](super::walk::MAX_OPEN_FOLDERS)
+//! folders are open.
 //!
-//! A folder whose children another thread is still removing stays. One thread removes it in a second pass, and reports the
-//! first entry that cannot be removed.
+//! A folder whose children another thread is still removing stays. One thread removes it in a second pass, and reports
+//! the first entry that cannot be removed.
 
 use std::ffi::OsStr;
 use std::io;
@@ -31,8 +31,8 @@ use pool::Pool;
 /// After so many removed entries other threads help.
 const MIN_ENTRIES_FOR_THREADS: usize = 64;
 
-/// Removes everything in the folder `root`, but not the folder itself. The error is that of the first entry that could not
-/// be removed; all entries that could be are gone.
+/// Removes everything in the folder `root`, but not the folder itself. The error is that of the first entry that could
+/// not be removed; all entries that could be are gone.
 pub(crate) fn remove_below(root: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
     // The folder is opened again, since the position in a folder belongs to the open file.
     let open = || sys::open_folder(root, OsStr::new("."));

@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::checkpoint::Checkpoint;
 use crate::sys::{self, Stat, errno};
 
-/// How many folders a walk keeps open. Folders further up are closed, and opened again through `..` on the way up, where
-/// they must be the same inode.
+/// How many folders a walk keeps open. Folders further up are closed, and opened again through `..` on the way up,
+/// where they must be the same inode.
 pub(super) const MAX_OPEN_FOLDERS: usize = 32;
 
 /// The work that is done at each file and folder of a walk.
@@ -18,7 +18,8 @@ pub(crate) trait Visitor {
     fn file(&mut self, dir: BorrowedFd, name: &OsStr, kind: u8) -> io::Result<()>;
     /// Opens a folder that the walk then enters; `None` passes the folder over.
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>>;
-    /// Ends the visit of a folder below the root, after everything in it: `folder` is the open folder called `name` in `dir`.
+    /// Ends the visit of a folder below the root, after everything in it: `folder` is the open folder called `name` in
+    /// `dir`.
     fn leave(&mut self, folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()>;
     /// May another process remove a folder while the walk reads it? If not, that is an error.
     fn allows_removal(&self) -> bool {

@@ -58,7 +58,8 @@ impl Visitor for Removal {
     }
 
     fn leave(&mut self, _folder: BorrowedFd, dir: BorrowedFd, name: &OsStr) -> io::Result<()> {
-        // If an entry of the folder could not be removed, this is ENOTEMPTY, and the error of that entry was noted before.
+        // If an entry of the folder could not be removed, this is ENOTEMPTY, and the error of that entry was noted
+        // before.
         self.remove(dir, || sys::rmdir(dir, name));
         Ok(())
     }

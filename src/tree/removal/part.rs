@@ -34,8 +34,8 @@ impl Part {
         self.fd.as_ref().expect("an open folder").as_fd()
     }
 
-    /// Takes half of the subfolders out for another thread; `None` if there are too few. At least `kept` of them stay. This
-    /// thread enters the last ones next, so it gives the first ones.
+    /// Takes half of the subfolders out for another thread; `None` if there are too few. At least `kept` of them stay.
+    /// This thread enters the last ones next, so it gives the first ones.
     pub(super) fn half_of_subfolders(&mut self, kept: usize) -> Option<Self> {
         let fd = Arc::clone(self.fd.as_ref()?);
         let many = Some(self.subfolders.len()).filter(|many| *many > kept)?;

@@ -17,8 +17,8 @@ use crate::tree::walk::{MAX_OPEN_FOLDERS, Visitor};
 const MAX_THREADS: usize = 8;
 /// How often Ctrl-C is looked for while other threads finish.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(50);
-/// The size of a thread's buffer for the entries of a folder. A small folder costs one page of it: the kernel gives memory
-/// when it is written to.
+/// The size of a thread's buffer for the entries of a folder. A small folder costs one page of it: the kernel gives
+/// memory when it is written to.
 pub(super) const BUFFER_SIZE: usize = 1024 * 1024;
 
 /// The state that the threads of one removal share.
@@ -52,9 +52,9 @@ impl Pool {
 
     /// How many threads remove a tree on this filesystem; also decides whether they share files out.
     ///
-    /// Median times of two threads beside one (Linux 6.18, 2 cores, 2,000 to 100,000 files): 1.1 to 2.4 times as long on
-    /// btrfs, where they wait for each other in the one tree that holds all folders; on xfs 1.2 to 2 times in one folder,
-    /// 0.6 in several; on ext4 and tmpfs 0.7 to 0.9 even in one.
+    /// Median times of two threads beside one (Linux 6.18, 2 cores, 2,000 to 100,000 files): 1.1 to 2.4 times as long
+    /// on btrfs, where they wait for each other in the one tree that holds all folders; on xfs 1.2 to 2 times in one
+    /// folder, 0.6 in several; on ext4 and tmpfs 0.7 to 0.9 even in one.
     pub(super) fn threads(&self, root: BorrowedFd) -> usize {
         let kind = sys::filesystem(root).unwrap_or_default();
         self.shares_files.store(kind != XFS, Ordering::Relaxed);
@@ -62,7 +62,8 @@ impl Pool {
         if kind == BTRFS { 1 } else { cores }
     }
 
-    /// Removes a part. `each` is called with the number of entries removed since its last call; its error stops the removal.
+    /// Removes a part. `each` is called with the number of entries removed since its last call; its error stops the
+    /// removal.
     pub(super) fn remove(&self, part: Part, each: &mut dyn FnMut(usize) -> io::Result<()>) -> io::Result<()> {
         let mut removal = Removal::default();
         let walked = self.walk(vec![part], &mut removal, each);
@@ -118,8 +119,9 @@ impl Pool {
         Ok(())
     }
 
-    /// Gives half of the part that is nearest to the root to a waiting thread, but never the last work of this thread. Leaves
-    /// out the first `bare` parts: in a deep tree, looking at all of them for each folder would take longer than the removal.
+    /// Gives half of the part that is nearest to the root to a waiting thread, but never the last work of this thread.
+    /// Leaves out the first `bare` parts: in a deep tree, looking at all of them for each folder would take longer than
+    /// the removal.
     fn give(&self, parts: &mut [Part], bare: &mut usize) {
         let last = parts.len().saturating_sub(1);
         let shares_files = self.shares_files.load(Ordering::Relaxed);
@@ -174,7 +176,8 @@ impl Pool {
         }
     }
 
-    /// The work of the first thread after its own part: removes parts until there are none. `false` if an entry was left.
+    /// The work of the first thread after its own part: removes parts until there are none. `false` if an entry was
+    /// left.
     pub(super) fn finish(&self, mut result: io::Result<()>, checkpoint: Checkpoint) -> io::Result<bool> {
         loop {
             let mut state = self.state();
