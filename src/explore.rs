@@ -3,8 +3,8 @@
 //!
 //! An *actor* is a thread that stands for a process. (A lock of `flock(2)` belongs to an open file, so two threads that
 //! open a folder by themselves exclude each other as two processes do.) Every actor stops before each call of
-//! [`crate::sys`] and before it closes a descriptor that holds a lock. The scheduler lets one actor at a time go on, so a
-//! *schedule*, the list of these decisions, determines everything that happens, and can be repeated.
+//! [`crate::sys`] and before it closes a descriptor that holds a lock. The scheduler lets one actor at a time go on.
+//! The list of its decisions, a *schedule*, determines everything that happens, and can be repeated.
 //!
 //! ```text
 //! sys::once ── call ──────┐                 ┌── strategy: random, PCT, exhaustive, a script
@@ -13,11 +13,12 @@
 //! ```
 //!
 //! `roles` lists the operations of actors, and mixes of them; `world` runs them; `judge` says which promise was broken;
-//! `shrink` makes a failing schedule short; `runs` holds the tests that `tools/explore` starts. `docs/exploration.md` tells how to use it.
+//! `shrink` makes a failing schedule short; `runs` holds the tests that `tools/explore` starts. `docs/exploration.md`
+//! tells how to use the explorer.
 //!
-//! Threads that the core starts inside of one operation (to clone, to sync, to remove a large tree) are no actors: their
-//! calls are made at once. Their actor waits for them, so other actors stand still meanwhile, and the threads work in a slot
-//! that the actor holds locked. The thread of background clean-up is an actor of the same process.
+//! Threads that the core starts inside of one operation (to clone, to sync, to remove a large tree) are no actors:
+//! their calls are made at once. Their actor waits for them, so other actors stand still meanwhile, and the threads
+//! work in a slot that the actor holds locked. The thread of background clean-up is an actor of the same process.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
@@ -49,7 +50,7 @@ const SCENE: &str = "atomik-explore-";
 /// The payload with which a killed actor's thread unwinds.
 struct Killed;
 
-/// This thread, as the scheduler knows it.
+/// The run and the number by which the scheduler knows this thread.
 #[derive(Clone)]
 struct Me {
     run: Arc<Run>,
@@ -63,7 +64,7 @@ thread_local! {
     static NOTE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// `None` for a thread that is no actor, and for an actor in a part that belongs to the explorer itself.
+/// This thread as an actor; `None` for a thread that is no actor, and in code that does the explorer's own work.
 fn me() -> Option<Me> {
     if MUTED.try_with(Cell::get).unwrap_or(true) {
         return None;
@@ -75,7 +76,7 @@ fn is_killed() -> bool {
     KILLED.try_with(Cell::get).unwrap_or(false)
 }
 
-/// Does the explorer's own work: no call in it is a step.
+/// Runs a function that does the explorer's own work: no call in it is a step.
 fn muted<T>(work: impl FnOnce() -> T) -> T {
     let before = MUTED.replace(true);
     let result = work();
@@ -91,7 +92,7 @@ pub(crate) fn call<T>(name: &'static str, call: impl FnOnce() -> nix::Result<T>)
     }
     let result = call();
     if !is_killed() {
-        me.run.made(me.actor, name, result.as_ref().err().copied());
+        me.run.observe(me.actor, name, result.as_ref().err().copied());
     }
     result
 }
@@ -113,8 +114,8 @@ pub(crate) fn note(text: impl FnOnce() -> String) {
 
 /// A name in an open folder, or the open file itself if the name is empty, from the scene's folder on.
 pub(crate) fn place(at: BorrowedFd, name: &OsStr) -> String {
-    let inner = if at.as_raw_fd() == libc::AT_FDCWD { String::new() } else { short(at.as_raw_fd()) };
-    let name = shorten(Path::new(name));
+    let inner = if at.as_raw_fd() == libc::AT_FDCWD { String::new() } else { path_of(at.as_raw_fd()) };
+    let name = path_in_scene(Path::new(name));
     match (inner.as_str(), name.as_str()) {
         ("" | ".", name) => name.to_owned(),
         (inner, "" | ".") => inner.to_owned(),
@@ -122,11 +123,11 @@ pub(crate) fn place(at: BorrowedFd, name: &OsStr) -> String {
     }
 }
 
-fn short(fd: RawFd) -> String {
-    shorten(&std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default())
+fn path_of(fd: RawFd) -> String {
+    path_in_scene(&std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default())
 }
 
-fn shorten(path: &Path) -> String {
+fn path_in_scene(path: &Path) -> String {
     let path = path.to_string_lossy();
     if path.starts_with("/proc/") {
         return "/proc/…".into();
@@ -144,14 +145,14 @@ pub(crate) fn is_running() -> bool {
     me().is_some()
 }
 
-/// Stands for a pause: `false` if the thread is no actor and has to sleep.
+/// Lets other actors go on instead of a pause; `false` if the thread is no actor and has to sleep.
 pub(crate) fn sleeping() -> bool {
     let Some(me) = me() else { return false };
     me.run.pause(me.actor);
     true
 }
 
-/// Makes a call of `flock(2)`. A lock that is waited for is tried, and tried again when a lock was let go.
+/// Makes a call of `flock(2)`. An actor that waits for a lock tries it again each time a lock was let go.
 pub(crate) fn flock(fd: BorrowedFd, how: i32, call: impl Fn(i32) -> nix::Result<i32>) -> nix::Result<i32> {
     let Some(me) = me() else { return call(how) };
     loop {
@@ -159,24 +160,23 @@ pub(crate) fn flock(fd: BorrowedFd, how: i32, call: impl Fn(i32) -> nix::Result<
         if how & libc::LOCK_NB != 0 || answer != Err(Errno::EWOULDBLOCK) {
             return answer;
         }
-        if !me.run.wait_for_a_lock(me.actor, &short(fd.as_raw_fd())) {
+        if !me.run.wait_for_a_lock(me.actor, &path_of(fd.as_raw_fd())) {
             return Err(Errno::EIO);
         }
     }
 }
 
 /// The lock domain that this actor is in; `None` if the kernel is to be asked.
-#[allow(dead_code, reason = "the core asks it as soon as it knows lock domains")]
 pub(crate) fn lock_domain() -> Option<u64> {
     me().and_then(|me| me.run.identity(me.actor).domain)
 }
 
-/// The user that this actor acts for; `None` for the user who runs the tests.
+/// The user of this actor's process; `None` for the user of the tests.
 pub(crate) fn user_id() -> Option<u32> {
     me().and_then(|me| me.run.identity(me.actor).user)
 }
 
-/// Bytes for a random name: chance, but the same in every run of a schedule.
+/// The number for a random name, which is the same in every run of a schedule.
 pub(crate) fn random() -> Option<u64> {
     me().map(|me| me.run.random(me.actor))
 }
@@ -195,7 +195,8 @@ pub(crate) fn owner(device: u64, inode: u64) -> Option<u32> {
     me().and_then(|me| me.run.owners(|owners| owners.of(device, inode)))
 }
 
-/// Opens a name, unless it belongs to another user and shuts this actor's user out; notes the owner of a file that the call makes.
+/// Opens a name, unless it belongs to another user and its mode refuses this actor's user. Notes the owner of a file
+/// that the call makes.
 pub(crate) fn opening(
     at: BorrowedFd,
     name: &OsStr,

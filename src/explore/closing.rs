@@ -1,4 +1,4 @@
-//! Stands in for the C library's `close` in the test program: letting a lock go by closing its descriptor is a step.
+//! Replaces the C library's `close` in the test program: letting a lock go by closing its descriptor is a step.
 #![allow(
     unsafe_code,
     reason = "an OwnedFd is closed by the C library's function, and by nothing that a test could hook"
@@ -6,7 +6,7 @@
 
 use std::os::fd::RawFd;
 
-use super::{is_killed, me, short};
+use super::{is_killed, me, path_of};
 
 /// Closes a descriptor in the kernel.
 pub(super) fn close_now(fd: RawFd) -> i32 {
@@ -21,13 +21,13 @@ pub(super) fn close_now(fd: RawFd) -> i32 {
 extern "C" fn close(fd: RawFd) -> i32 {
     let Some(me) = me() else { return close_now(fd) };
     if is_killed() {
-        // The descriptors that held a lock at the kill are closed by the scheduler, each when it is its turn.
+        // The scheduler closes the descriptors that held a lock at the kill, each in a step of its own.
         return if me.run.is_dying(me.actor, fd) { 0 } else { close_now(fd) };
     }
     if !me.run.holds(me.actor, fd) {
         return close_now(fd);
     }
-    let about = if me.run.traces() { short(fd) } else { String::new() };
+    let about = if me.run.traces() { path_of(fd) } else { String::new() };
     if !me.run.turn(me.actor, "close", &about) {
         return 0;
     }

@@ -1,4 +1,4 @@
-//! The judge: which promises a schedule has broken.
+//! The judge finds the promises that a schedule has broken.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) enum Promise {
     Staging,
     /// No update is lost, and nothing is replaced unasked.
     Updates,
-    /// After all have ended, one further plain writer leaves nothing of ours.
+    /// After all have ended, one further plain writer leaves no name of the library.
     Orphans,
     /// If no process was killed, nothing is left at all.
     Litter,
@@ -52,7 +52,7 @@ impl Promise {
     }
 }
 
-/// A promise that was broken, and how.
+/// A broken promise, and a text that says how it was broken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Broken {
     pub(super) promise: Promise,
@@ -83,8 +83,8 @@ fn is_by(version: &Version, id: usize) -> bool {
     version.by == Some(id) && last == Some(id.to_string().as_str())
 }
 
-/// Has a process taken the version with this index back at once, since it found that it had displaced another one than
-/// it had started from? (It may do so under the publish lock.)
+/// Has a process taken back the version with this index at once? It may do so under the publish lock, if it has
+/// displaced another version than the one that it started from.
 fn is_taken_back(versions: &[Version], index: usize) -> bool {
     let (before, own, after) = (index.checked_sub(1), &versions[index], versions.get(index + 1));
     let before = before.and_then(|before| versions.get(before));
@@ -124,9 +124,9 @@ impl World {
                 }
             }
             Err(error) => {
-                // Nothing was there in the beginning, or a group has taken back the version that it had published there.
+                // There was no version in the beginning, or a group has taken its version back.
                 let absent = self.mix.start == Start::Nothing && crate::sys::errno(error.io()) == libc::ENOENT;
-                // A lock that a killed process of another user has left; the error says what to do.
+                // A killed process of another user may have left its publish lock; the error says what to do.
                 let busy = self.mix.has_users() && error.kind() == ErrorKind::Busy;
                 let allowed = match role {
                     _ if busy => true,
@@ -171,7 +171,7 @@ impl World {
         broken.extend(self.judge_backup(outcome, Moment::AllHaveEnded));
         let (before, folder) = (self.tree(), self.is_folder());
         if self.mix.has_users() {
-            // Each user's next writer removes what is that user's, which may keep another's from its commit until then.
+            // Each user's next writer removes the orphans of that user. Until then they may fail another user's commit.
             self.let_all_write(outcome, folder);
             self.history().broken.clear();
         }
@@ -195,7 +195,7 @@ impl World {
         identities.flat_map(|identity| self.let_the_next_write(identity, &outcome.owners, folder)).collect()
     }
 
-    /// One of each domain and user.
+    /// Each pair of a domain and a user, once.
     fn identities(&self) -> Vec<Identity> {
         let mut identities: Vec<_> = self.mix.parts.iter().map(|part| part.identity).collect();
         identities.sort();
@@ -264,8 +264,8 @@ impl World {
             let published = (0..versions.len()).any(stands);
             let text = match history.endings.get(&id) {
                 Some(Ending::Succeeded) if !published => "has succeeded, but has not published".to_owned(),
-                // A plain rename or exchange, which takes no lock, and a writer of another domain may displace a version before
-                // it is taken back.
+                // A plain rename or exchange, which takes no lock, and a writer of another domain may displace a
+                // version before it is taken back.
                 Some(Ending::Failed { error }) if published && !part.role.is_group() && !unlocked => {
                     format!("has published, but has failed: {error}")
                 }
@@ -276,7 +276,7 @@ impl World {
         broken
     }
 
-    /// Our names beside the destination.
+    /// The library's names beside the destination.
     fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
@@ -285,7 +285,7 @@ impl World {
         names
     }
 
-    /// Our names, each with the names in it.
+    /// The library's names, each with the names in it.
     fn tree(&self) -> String {
         let names = self.names();
         let inner = |name: &String| {
@@ -297,7 +297,7 @@ impl World {
         names.iter().map(inner).collect::<Vec<_>>().join(", ")
     }
 
-    /// How many slots with something in them, or files on their way, a name of ours stands for. A room has many.
+    /// How many slots with contents a name of the library stands for. A room has many, a file counts as one.
     fn full_slots(&self, name: &str) -> usize {
         let is_full = |path: &std::path::Path| std::fs::read_dir(path).map_or(true, |mut inner| inner.next().is_some());
         let path = self.dir.join(name);
@@ -308,16 +308,17 @@ impl World {
         usize::from(!name.starts_with(".atomik-lock") && is_full(&path))
     }
 
-    /// What may be left before the next writer comes.
+    /// Are no more names left than may stay until the next writer comes?
     fn judge_names(&self, outcome: &Outcome) -> Vec<Broken> {
         let names = self.names();
-        // What another user's reader has pinned stays until the next writer of the user who displaced it.
+        // A version pinned by another user's reader stays until the next writer of the user that displaced it.
         let pins = self.mix.has_users() && self.mix.has(|role| role == Role::Reader || role.updates());
         if outcome.kills.is_empty() && !pins {
             let litter = format!("no process was killed, and there is {}", self.tree());
             return if names.is_empty() { Vec::new() } else { vec![Broken::new(Promise::Litter, litter)] };
         }
-        // An update has two: its own, and the version that it held. A reader holds one that stays in a writer's slot.
+        // A killed update leaves two: its own slot, and the version that it held in another slot. So may a killed
+        // group. A killed reader leaves the version that it held.
         let orphans = |(process, _): &(usize, usize)| {
             let role = self.mix.parts[*process].role;
             if role.updates() || role.is_group() { 2 } else { 1 }
@@ -329,7 +330,7 @@ impl World {
         if full > allowed { vec![Broken::new(Promise::Bounds, many)] } else { Vec::new() }
     }
 
-    /// Is the backup the newest version that was to be one?
+    /// Is the backup the newest version that was to become a backup?
     fn judge_backup(&self, outcome: &Outcome, moment: Moment) -> Vec<Broken> {
         // Writers of two domains do not see each other's publish lock.
         if !self.mix.has(Role::backs_up) || self.mix.has_domains() {
@@ -359,7 +360,7 @@ impl World {
     }
 }
 
-/// When the backup is looked at.
+/// The moment at which the backup is judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Moment {
     AllHaveEnded,

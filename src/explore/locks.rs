@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 
 use nix::errno::Errno;
 
-/// Which file a lock is on: device and inode.
+/// The file that a lock is on: device and inode number.
 pub(super) type File = (u64, u64);
 
 struct Held {

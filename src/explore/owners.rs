@@ -1,4 +1,4 @@
-//! The owners of inodes in mixes of several users: for the kernel, the user of the tests owns them all.
+//! The owners of inodes in mixes of several users. For the kernel, the user of the tests owns all of them.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use nix::fcntl::AtFlags;
 use nix::sys::stat::fstatat;
 
-/// Device, as `sys::Stat` counts it, and inode.
+/// The number of a device, in the form of `sys::Stat`, and an inode number.
 pub(super) type Inode = (u64, u64);
 
 #[derive(Clone, Default)]
@@ -50,7 +50,8 @@ impl Owners {
         self.0.extend(inode.map(|inode| (inode, user)));
     }
 
-    /// Would the kernel refuse to open this name for `user`, who is not root? Only the mode's bits for others are looked at.
+    /// Would the kernel refuse to open this name for `user`, who is not root? Only the mode's bits for others count
+    /// here.
     pub(super) fn refuses(&self, user: u32, at: BorrowedFd, name: &OsStr) -> bool {
         ask(at, name.as_bytes())
             .is_some_and(|(inode, mode)| self.0.get(&inode) != Some(&user) && mode & libc::S_IRWXO == 0)

@@ -57,7 +57,7 @@ pub(super) enum Role {
     Exchange,
 }
 
-/// Roles that publish files, folders, and that go with both.
+/// Roles of mixes whose destination is a file.
 pub(super) const FILES: &[Role] = &[
     Role::Write,
     Role::WriteNew,
@@ -71,6 +71,7 @@ pub(super) const FILES: &[Role] = &[
     Role::GroupFile,
     Role::GroupFileRolledBack,
 ];
+/// Roles of mixes whose destination is a folder.
 pub(super) const FOLDERS: &[Role] = &[
     Role::FolderNew,
     Role::Folder,
@@ -85,7 +86,8 @@ pub(super) const FOLDERS: &[Role] = &[
     Role::GroupFolderRolledBack,
     Role::Reader,
 ];
-pub(super) const BOTH: &[Role] = &[Role::Sweep, Role::Exchange];
+/// Roles of both kinds of mixes.
+pub(super) const FILES_AND_FOLDERS: &[Role] = &[Role::Sweep, Role::Exchange];
 
 impl Role {
     pub(super) fn updates(self) -> bool {
@@ -110,7 +112,7 @@ impl Role {
         group || matches!(self, Self::FileRolledBack | Self::FolderRolledBack)
     }
 
-    /// Must a version of its own have been the destination when it succeeds?
+    /// Does the role publish a version of its own if it succeeds?
     pub(super) fn publishes(self) -> bool {
         !self.is_rolled_back() && !matches!(self, Self::Reader | Self::Sweep | Self::Exchange)
     }
@@ -129,7 +131,7 @@ impl Role {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let all = || FILES.iter().chain(FOLDERS).chain(BOTH).copied();
+        let all = || FILES.iter().chain(FOLDERS).chain(FILES_AND_FOLDERS).copied();
         let names = || all().map(|role| format!("{role:?}")).collect::<Vec<_>>().join(" ");
         all()
             .find(|role| format!("{role:?}") == text)
@@ -137,7 +139,7 @@ impl Role {
     }
 }
 
-/// A role, and the domain and the user of the process that plays it.
+/// A role, and the lock domain and the user of its process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Part {
     pub(super) role: Role,
@@ -193,7 +195,7 @@ impl Mix {
         Ok(Self { start, warm, parts }.with_domains())
     }
 
-    /// Where one lives in a second domain, the others live in the first.
+    /// Puts the other processes into the first domain, if one is in a second domain.
     fn with_domains(mut self) -> Self {
         if self.parts.iter().any(|part| part.identity.domain.is_some()) {
             for part in &mut self.parts {
@@ -234,7 +236,7 @@ impl Mix {
     /// Two to four roles of one kind, by chance.
     pub(super) fn sample(rng: &mut Rng) -> Self {
         let folders = rng.below(2) == 0;
-        let roles: Vec<Role> = if folders { FOLDERS } else { FILES }.iter().chain(BOTH).copied().collect();
+        let roles: Vec<Role> = if folders { FOLDERS } else { FILES }.iter().chain(FILES_AND_FOLDERS).copied().collect();
         let full = if folders { Start::Folder } else { Start::File };
         let start = rng.one_of(&[full, full, Start::Nothing]);
         let many = rng.one_of(&[2, 2, 3, 3, 4]);
@@ -254,7 +256,7 @@ impl Mix {
     pub(super) fn pairs() -> Vec<Self> {
         let mut pairs = Vec::new();
         for (roles, full) in [(FILES, Start::File), (FOLDERS, Start::Folder)] {
-            let roles: Vec<Role> = roles.iter().chain(BOTH).copied().collect();
+            let roles: Vec<Role> = roles.iter().chain(FILES_AND_FOLDERS).copied().collect();
             for start in [full, Start::Nothing] {
                 for (index, one) in roles.iter().enumerate() {
                     for other in &roles[index..] {

@@ -1,4 +1,4 @@
-//! The tests that `tools/explore` starts. They are ignored by default, and controlled by the environment:
+//! The tests that `tools/explore` starts. `cargo test` leaves them out by default. The environment controls them:
 //!
 //! | `ATOMIK_EXPLORE…` | |
 //! | --- | --- |
@@ -50,7 +50,7 @@ fn mixes() -> Vec<Mix> {
     }
 }
 
-/// Which part of the work this process does: of so many, the one with this number.
+/// The part of the work that this process does: its number, and the number of parts.
 fn shard() -> (u64, u64) {
     let Some(text) = option("_SHARD") else { return (0, 1) };
     let parts = text.split_once('/').and_then(|(this, of)| Some((this.parse().ok()?, of.parse().ok()?)));
@@ -74,14 +74,14 @@ impl Budget {
     }
 }
 
-/// How the first schedule that broke a promise is found again.
+/// How the first schedule that broke a promise can be repeated.
 #[derive(Clone)]
 enum Origin {
     Seed(u64),
     Script,
 }
 
-/// A broken promise of a mix: how often, and the first time.
+/// A broken promise of a mix: how often it was broken, and the first schedule that broke it.
 struct Found {
     times: usize,
     broken: Broken,
@@ -113,7 +113,7 @@ impl Kind {
     }
 }
 
-/// So many schedules are shrunk and shown, each of another promise and text.
+/// How many schedules are shrunk and shown at most, each of another promise and text.
 const MAX_SHOWN: usize = 12;
 
 impl Tally {
@@ -136,7 +136,8 @@ impl Tally {
         }
     }
 
-    /// Prints all failures, the first of each promise and text as a short schedule with its trace. Panics if there is one.
+    /// Prints all failures, the first of each promise and text as a short schedule with its trace. Panics if there is
+    /// one.
     fn report(&self, seed: Option<u64>) {
         let mut shown: Vec<(Promise, &str)> = Vec::new();
         let kills = option("_KILLS").map(|kills| format!("ATOMIK_EXPLORE_KILLS={kills} ")).unwrap_or_default();
@@ -253,8 +254,8 @@ fn all() {
     tally.report(Some(run));
 }
 
-/// All schedules of a mix with so many preemptions, and a kill of `victim` at each of its calls in turn. Answers whether
-/// the budget was enough.
+/// All schedules of a mix with so many preemptions, and a kill of `victim` at each of its calls in turn. Answers
+/// whether the budget was enough.
 pub(super) fn search(mix: &Mix, bound: usize, victim: Option<usize>, seconds: Option<u64>, tally: &mut Tally) -> bool {
     let budget = Budget::of(seconds, None);
     for call in 0.. {

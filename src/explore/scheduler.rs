@@ -1,4 +1,4 @@
-//! The scheduler: of the actors that stand before a call, it lets one go on.
+//! The scheduler lets one of the actors go on that wait before a call.
 
 use std::os::fd::RawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,27 +14,28 @@ use super::{Killed, ME, MUTED, Me};
 
 mod turns;
 
-/// A schedule of more steps makes no progress.
-const ENDLESS: usize = 8_000;
+/// How many steps a schedule may have. A schedule with more makes no progress.
+const MAX_STEPS: usize = 8_000;
 
-/// The first step of every thread, at which it makes no call yet.
-const START: &str = "start";
+/// The first step of every thread, before its first call.
+const FIRST_STEP: &str = "start";
 
 /// The calls after which the destination may be another one than before.
-const CHANGING: &[&str] = &["renameat", "renameat2", "linkat", "unlinkat", "rmdir", "mkdirat", "symlinkat"];
+const CALLS_THAT_CHANGE_NAMES: &[&str] =
+    &["renameat", "renameat2", "linkat", "unlinkat", "rmdir", "mkdirat", "symlinkat"];
 
-/// Which domain and which user a process belongs to; `None`: those of the process that runs the tests.
+/// The lock domain and the user of a process; `None`: those of the tests' own process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) struct Identity {
     pub(super) domain: Option<u64>,
     pub(super) user: Option<u32>,
 }
 
-/// A process that is to run.
+/// A process that the explorer is to run.
 pub(super) struct Job {
     pub(super) identity: Identity,
-    /// Does it come to a `point` on its way?
-    pub(super) has_body: bool,
+    /// Does it run to its first `point` before the plan begins?
+    pub(super) starts_in_body: bool,
     pub(super) work: Box<dyn FnOnce() + Send>,
 }
 
@@ -46,7 +47,7 @@ enum Status {
     Waiting,
     Running,
     Ended,
-    /// It is killed, and its thread comes to its end.
+    /// Its process was killed, and its thread has not yet ended.
     Dying,
 }
 
@@ -61,9 +62,9 @@ struct Actor {
     process: usize,
     status: Status,
     gate: Arc<(Mutex<Gate>, Condvar)>,
-    /// It waits for a lock, and was refused when so many had been let go.
+    /// The number of locks that had been let go when it was refused the lock that it waits for.
     refused: Option<u64>,
-    /// It pauses until another actor has made a step after this one.
+    /// The number of steps when it began to pause. It pauses until another actor has made a step.
     paused: Option<usize>,
     randoms: u64,
 }
@@ -71,7 +72,7 @@ struct Actor {
 #[derive(Default)]
 struct Process {
     identity: Identity,
-    /// Is it still on the way to its body?
+    /// Has it still to come to its body before the plan begins?
     cold: bool,
     /// Descriptors that hold locks, the oldest first.
     locks: Vec<RawFd>,
@@ -106,7 +107,7 @@ pub(super) struct Outcome {
     pub(super) calls: Vec<usize>,
     pub(super) trace: Vec<String>,
     pub(super) forks: Vec<Fork>,
-    /// It came to no end by itself.
+    /// Did it come to no end by itself?
     pub(super) stuck: bool,
 }
 
@@ -145,7 +146,7 @@ impl State {
         changed.notify_one();
     }
 
-    /// From now on no call of these actors has an effect.
+    /// Ends the threads of these actors: from now on none of their calls has an effect.
     fn end_threads(&mut self, those: impl Fn(&Actor) -> bool) {
         for actor in 0..self.actors.len() {
             if self.actors[actor].status == Status::Waiting && those(&self.actors[actor]) {
@@ -161,7 +162,7 @@ impl State {
         process.dying = std::mem::take(&mut process.locks);
         self.outcome.kills.push((number, process.calls));
         if tracing {
-            let held: Vec<_> = process.dying.iter().map(|fd| super::short(*fd)).collect();
+            let held: Vec<_> = process.dying.iter().map(|fd| super::path_of(*fd)).collect();
             self.outcome.trace.push(format!("P{number} is killed, holding locks of [{}]", held.join(", ")));
         }
         self.last = Some(Step::Close { process: number, nth: 0 });
@@ -178,11 +179,11 @@ impl State {
         self.plan.strategy.choose(options, self.last, number)
     }
 
-    /// Makes the steps of the dead, until an actor goes on; the end if there is none.
+    /// Makes the steps of killed processes until an actor can go on. Ends the run if there is none.
     fn go_on(&mut self, run: &Run) {
         loop {
             let options = self.options();
-            if options.is_empty() || self.outcome.steps.len() >= ENDLESS {
+            if options.is_empty() || self.outcome.steps.len() >= MAX_STEPS {
                 let stuck = self.actors.iter().any(|actor| actor.status == Status::Waiting);
                 if stuck {
                     let what = if options.is_empty() { "a deadlock" } else { "no end" };
@@ -202,7 +203,7 @@ impl State {
                 Step::Close { process, nth } => {
                     let fd = self.processes[process].dying.remove(nth);
                     if run.tracing {
-                        self.outcome.trace.push(format!("P{process} is dead: close {}", super::short(fd)));
+                        self.outcome.trace.push(format!("P{process} is dead: close {}", super::path_of(fd)));
                     }
                     close_now(fd);
                     self.table.close(fd);
@@ -248,7 +249,7 @@ impl Run {
         let body = move || {
             ME.set(Some(Me { run: Arc::clone(&run), actor: id }));
             let result = catch_unwind(AssertUnwindSafe(|| {
-                if run.turn(id, START, "") {
+                if run.turn(id, FIRST_STEP, "") {
                     work();
                 }
             }));
@@ -289,17 +290,9 @@ impl Run {
     }
 }
 
-/// Runs these processes to their ends, as a plan says. If `warm`, all come to their bodies before the plan begins.
-/// `owners` says who owns what is there already.
-pub(super) fn explore(
-    jobs: Vec<Job>,
-    plan: Plan,
-    warm: bool,
-    owners: Owners,
-    observer: Observer,
-    tracing: bool,
-) -> Outcome {
-    let process = |job: &Job| Process { identity: job.identity, cold: warm && job.has_body, ..Process::default() };
+/// Runs these processes to their ends, as a plan says. `owners` has the owners of the inodes that exist already.
+pub(super) fn explore(jobs: Vec<Job>, plan: Plan, owners: Owners, observer: Observer, tracing: bool) -> Outcome {
+    let process = |job: &Job| Process { identity: job.identity, cold: job.starts_in_body, ..Process::default() };
     let users = jobs.iter().any(|job| job.identity.user.is_some()) || !owners.is_empty();
     let state = State {
         actors: Vec::new(),

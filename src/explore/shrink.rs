@@ -1,4 +1,4 @@
-//! Shrinks a failing schedule: fewer kills, fewer switches, and the same fault.
+//! Shrinks a failing schedule to one with fewer kills and fewer switches that shows the same fault.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -48,7 +48,8 @@ impl Script {
 }
 
 impl std::fmt::Display for Script {
-    /// Kills as `kPROCESS.CALL`, then steps as `ACTORxTIMES`, and `cPROCESS.NTH` where a descriptor of the dead is closed.
+    /// Kills as `kPROCESS.CALL`, then steps as `ACTORxTIMES`, and `cPROCESS.NTH` where a descriptor of the dead is
+    /// closed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut text = String::new();
         for (process, call) in &self.kills {
@@ -73,7 +74,7 @@ struct Shrinker<'a> {
 }
 
 impl Shrinker<'_> {
-    /// The script as it really went, if it still shows the fault.
+    /// The steps that a run of the script really made, if it still shows the fault.
     fn fails(&mut self, script: &Script) -> Option<Script> {
         self.tries = self.tries.checked_sub(1)?;
         let judged = run(self.place, self.mix, script.plan(), false);

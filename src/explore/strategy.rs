@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// A small generator of chance (SplitMix64): one number determines all that follows.
+/// A small generator of random numbers (SplitMix64): the first number determines all that follow.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(pub(crate) u64);
 
@@ -30,7 +30,7 @@ impl Rng {
 pub(super) enum Step {
     /// An actor makes its next call.
     Go(usize),
-    /// The kernel closes a descriptor that held a lock of a killed process: the one with this number in the list of them.
+    /// The kernel closes a descriptor that held a lock of a killed process: number `nth` of those that are left.
     Close { process: usize, nth: usize },
 }
 
@@ -58,7 +58,7 @@ pub(super) enum Strategy {
     Random { rng: Rng, stickiness: usize },
     /// Probabilistic concurrency testing: the actor of the highest priority goes on, and gets the lowest at some steps.
     Pct { rng: Rng, priorities: BTreeMap<Step, u64>, changes: Vec<usize>, lowest: u64 },
-    /// These steps; where one cannot be made, the same actor goes on.
+    /// These steps are made; where one cannot be made, the same actor goes on.
     Script { steps: Vec<Step>, at: usize },
     /// One schedule of all that have at most `bound` preemptions.
     Exhaustive { forks: Vec<Fork>, at: usize, bound: usize, preemptions: usize },
@@ -108,7 +108,7 @@ impl Strategy {
         }
     }
 
-    /// A step that was made without asking, before the strategy begins.
+    /// Counts a step that the strategy was not asked for, since it had not begun.
     pub(super) fn skip(&mut self) {
         if let Self::Script { at, .. } = self {
             *at += 1;
@@ -172,7 +172,7 @@ impl Kills {
     }
 }
 
-/// All that determines a schedule of a mix.
+/// The strategy and the kills, which together determine a schedule of a mix.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) strategy: Strategy,

@@ -37,11 +37,11 @@ fn own(work: Work) -> (Identity, Work) {
 
 /// Runs processes that are no roles.
 fn explore_these(these: Vec<(Identity, Work)>, plan: Plan) -> Outcome {
-    let jobs = these.into_iter().map(|(identity, work)| Job { identity, has_body: false, work }).collect();
-    explore(jobs, plan, false, Owners::default(), Box::new(|_| None), true)
+    let jobs = these.into_iter().map(|(identity, work)| Job { identity, starts_in_body: false, work }).collect();
+    explore(jobs, plan, Owners::default(), Box::new(|_| None), true)
 }
 
-/// Runs them under all schedules with at most `bound` preemptions until one is as it is looked for.
+/// Runs them under the schedules with at most `bound` preemptions, until the outcome of one `is` the expected one.
 fn find(
     bound: usize,
     kills: &[(usize, usize)],
@@ -203,7 +203,7 @@ fn a_lock_is_not_seen_from_another_domain() {
 }
 
 #[test]
-fn what_another_user_makes_is_that_users() {
+fn another_user_owns_the_files_of_that_users_processes() {
     const OTHER: u32 = 60_001;
     let dir = Arc::new(scene());
     let path = dir.path().join("theirs");

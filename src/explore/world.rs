@@ -24,15 +24,15 @@ pub(super) const BACKUP: &str = "data.old";
 pub(super) const BESIDE: &str = "beside";
 pub(super) const OTHER: &str = "other";
 
-/// So many files make the core start threads: `clone::tree` from 64 on, `tree::removal` from 64 on.
-const MANY: usize = 200;
+/// A number of files for which the core starts threads: `clone::tree` and `tree::removal` do so from 64 on.
+const MANY_FILES: usize = 200;
 
 /// A version of the destination, and the process that published it.
 #[derive(Clone, Debug)]
 pub(super) struct Version {
-    /// The text that it contains; `None`: the destination does not exist.
+    /// The text that it contains; `None` if the destination does not exist.
     pub(super) text: Option<String>,
-    /// `None`: it was there in the beginning, or a process of the explorer itself has made it.
+    /// `None` if it was there in the beginning, or a process of the explorer itself has made it.
     pub(super) by: Option<usize>,
 }
 
@@ -57,7 +57,7 @@ pub(super) struct World {
     history: Mutex<History>,
 }
 
-/// The text of a version, which contains it twice. An error if the version is incomplete, or mixed of two.
+/// Reads the text of a version, which contains it twice. Fails if the version is incomplete, or mixed of two.
 pub(super) fn read(path: &Path) -> std::result::Result<Option<String>, String> {
     let Ok(found) = path.symlink_metadata() else { return Ok(None) };
     let halves: Vec<String> = if found.is_dir() {
@@ -90,7 +90,7 @@ fn share(dir: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Replacing is asked for, and nothing is synced: syncing changes nothing that another process can see.
+/// Options that replace, and sync nothing: a sync changes nothing that another process can see.
 fn replacing<T>() -> Options<T> {
     Options::<T>::new().overwrite(true).durability(Durability::None)
 }
@@ -103,7 +103,7 @@ impl World {
             if mix.of_folders() { fill_folder(&path, text) } else { fs::write(path, format!("{text}|{text}")) }
         };
         let first = if mix.start == Start::Nothing { Ok(()) } else { make(NAME, "old") };
-        let many = if mix.start == Start::Big { MANY } else { 0 };
+        let many = if mix.start == Start::Big { MANY_FILES } else { 0 };
         let many = (0..many).try_for_each(|number| fs::write(dir.join(NAME).join(format!("file{number}")), ""));
         let other = if mix.has(|role| role == Role::Exchange) { make(OTHER, "other") } else { Ok(()) };
         first.and(many).and(other).expect("the scene can be set");
@@ -338,8 +338,8 @@ impl World {
     ) -> Vec<Broken> {
         let world = Arc::clone(self);
         let work = Box::new(move || world.next_writer(folder));
-        let job = Job { identity, has_body: false, work };
-        explore(vec![job], Plan::script(&[], &[]), false, owners.clone(), Box::new(|_| None), false).broken
+        let job = Job { identity, starts_in_body: false, work };
+        explore(vec![job], Plan::script(&[], &[]), owners.clone(), Box::new(|_| None), false).broken
     }
 }
 
@@ -349,8 +349,8 @@ pub(super) struct Judged {
     pub(super) outcome: Outcome,
 }
 
-/// The core asks for the type of each mount once in a process. It is asked before, so that every schedule makes the same
-/// calls whatever was explored before it.
+/// Makes the core remember the type of a mount, for which it asks once in a process. So every schedule makes the same
+/// calls, whether it is the first or not.
 fn remember_the_mount(dir: &Path) {
     let folder = sys::open_folder(sys::CWD, dir.as_os_str()).expect("the scene's folder");
     let known = Known::default();
@@ -366,12 +366,13 @@ pub(super) fn run(place: &Path, mix: &Mix, plan: Plan, tracing: bool) -> Judged 
     let world = Arc::new(World::new(dir.path(), mix));
     let job = |(id, part): (usize, &Part)| {
         let (world, role) = (Arc::clone(&world), part.role);
-        Job { identity: part.identity, has_body: role.has_body(), work: Box::new(move || world.process(role, id)) }
+        let starts_in_body = mix.warm && role.has_body();
+        Job { identity: part.identity, starts_in_body, work: Box::new(move || world.process(role, id)) }
     };
     let jobs = mix.parts.iter().enumerate().map(job).collect();
     let watching = Arc::clone(&world);
     let observer = Box::new(move |process| watching.observe(process));
-    let mut outcome = explore(jobs, plan, mix.warm, Owners::default(), observer, tracing);
+    let mut outcome = explore(jobs, plan, Owners::default(), observer, tracing);
     let mut broken = std::mem::take(&mut outcome.broken);
     broken.extend(world.judge(&outcome));
     Judged { broken, outcome }

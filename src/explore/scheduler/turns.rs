@@ -1,11 +1,11 @@
-//! The questions of an actor to the scheduler: for its turn, for a lock, for its domain and user.
+//! The calls of an actor to the scheduler: it asks for its turn, for a lock, for its lock domain and user.
 
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, PoisonError};
 
 use nix::errno::Errno;
 
-use super::{CHANGING, Gate, Identity, Run, START, Status};
+use super::{CALLS_THAT_CHANGE_NAMES, FIRST_STEP, Gate, Identity, Run, Status};
 use crate::explore::owners::{Owners, identify_locked};
 use crate::explore::strategy::Rng;
 use crate::explore::{KILLED, muted};
@@ -14,8 +14,8 @@ impl Run {
     /// Waits for this actor's turn to make a call; `false` if it was killed.
     pub(in crate::explore) fn turn(&self, actor: usize, name: &str, about: &str) -> bool {
         let mut state = self.state();
-        // It may have been told to start before its thread comes here for the first time.
-        if name != START && state.actors[actor].status == Status::Running {
+        // The gate may be open before the thread comes here for the first time.
+        if name != FIRST_STEP && state.actors[actor].status == Status::Running {
             state.actors[actor].status = Status::Waiting;
             state.go_on(self);
         }
@@ -32,7 +32,7 @@ impl Run {
         }
         *now = Gate::Shut;
         drop(now);
-        if self.tracing && name != START {
+        if self.tracing && name != FIRST_STEP {
             let mut state = self.state();
             let process = state.actors[actor].process;
             let prime = if actor == process { "" } else { "'" };
@@ -41,7 +41,7 @@ impl Run {
         true
     }
 
-    /// The same at a point of a role's body.
+    /// Waits for this actor's turn at a point of a role's body.
     pub(in crate::explore) fn arrive(&self, actor: usize, name: &str) -> bool {
         if let Some(process) = self.state().processes.get_mut(actor) {
             process.cold = false;
@@ -49,14 +49,14 @@ impl Run {
         self.turn(actor, name, "")
     }
 
-    /// Looks at the destination after a call, if the call can have changed it.
-    pub(in crate::explore) fn made(&self, actor: usize, name: &str, error: Option<Errno>) {
+    /// Lets the observer look at the destination after a call, if the call can have changed it.
+    pub(in crate::explore) fn observe(&self, actor: usize, name: &str, error: Option<Errno>) {
         if let (Some(error), true) = (error, self.tracing) {
             if let Some(last) = self.state().outcome.trace.last_mut() {
                 last.extend([" = ", &format!("{error:?}")]);
             }
         }
-        if CHANGING.contains(&name) {
+        if CALLS_THAT_CHANGE_NAMES.contains(&name) {
             let process = self.state().actors[actor].process;
             if let Some(broken) = muted(|| (self.observer)(process)) {
                 let mut state = self.state();
