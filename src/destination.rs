@@ -77,7 +77,7 @@ impl Destination {
     }
 
     /// The destination of another name in the same folder.
-    pub(crate) fn beside_it(&self, name: OsString) -> Result<Self> {
+    pub(crate) fn sibling(&self, name: OsString) -> Result<Self> {
         let parent = self.parent().try_clone_to_owned().map_err(|error| self.unstaged(error))?;
         Ok(Self::known(self.path.with_file_name(&name), name, parent, self.known_of_mount()))
     }

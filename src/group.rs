@@ -266,7 +266,7 @@ impl Group {
             self.expect(entry.place())?;
         }
         for name in siblings {
-            let destination = entry.place().beside_it(name)?;
+            let destination = entry.place().sibling(name)?;
             let (place, home) = self.place(&destination)?;
             self.put(place, home, entry.overwrites(), |slot, name| entry.hand_over_sibling(&destination, slot, name))?;
         }

@@ -14,7 +14,9 @@
 //! ```
 //!
 //! A step starts over if a name is gone, locked, or leads to another inode than expected. Nothing is removed by name
-//! unless this process holds its lock. The one exception is a room, which `rmdir` removes only if it is empty.
+//! unless this process holds its lock. Three removals need no lock: `rmdir` removes a room only if it is empty, a sweep
+//! removes old slots of other lock domains, and where nothing can be locked a process removes the slots that it has
+//! made.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -101,6 +103,7 @@ impl Slot {
         }
     }
 
+    /// Makes a slot as [`take`](Self::take) does, but fails on each odd answer of the filesystem.
     fn take_once(beside: Beside) -> io::Result<Slot> {
         let porch = beside.porch();
         for _ in rounds(beside) {
@@ -176,18 +179,17 @@ impl Slot {
     pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
         let place = self.path();
         let Self { room, name, fd, lock_taken } = self;
-        let inside = room.as_ref().map(|(_, room)| room.as_fd());
-        let removed = remove_slot(beside, inside, &name, fd.as_fd(), lock_taken, checkpoint);
+        let (in_room, room) = (room.is_some(), room.as_ref().map(|(_, room)| room.as_fd()));
+        let removed = remove_slot(beside, room, &name, fd.as_fd(), lock_taken, checkpoint);
         drop(fd);
         let removed = removed.map_err(|error| leftover(beside, &place, error)).and_then(|pinned| {
             let Some(version) = pinned else { return Ok(()) };
             let free = is_unpinned(&version)?;
             // The version is unlocked before it is looked at again.
             drop(version);
-            if free { reclaim(beside, inside, &name, checkpoint)?.into_result(beside, &place) } else { Ok(()) }
+            if free { reclaim(beside, room, &name, checkpoint)?.into_result(beside, &place) } else { Ok(()) }
         });
-        let inside = room.is_some();
-        let others = remove_others(beside, inside, checkpoint);
+        let others = remove_others(beside, in_room, checkpoint);
         removed.and(others).and(if lock_taken { Ok(()) } else { remove_orphan_lock(beside) })
     }
 }

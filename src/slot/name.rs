@@ -69,7 +69,7 @@ pub(crate) fn scratch(word: &str, destination: &OsStr) -> OsString {
 }
 
 /// The name of a slot in a room.
-pub(crate) fn in_room(chance: u64) -> OsString {
+pub(super) fn in_room(chance: u64) -> OsString {
     format!("{chance:016x}").into()
 }
 

@@ -32,7 +32,7 @@ impl Beside<'_> {
     }
 
     /// Does a file or folder with this owner belong to this user?
-    pub(crate) fn owns(&self, stat: &Stat) -> bool {
+    pub(super) fn owns(&self, stat: &Stat) -> bool {
         stat.uid == self.known.user.id() || self.known.fresh.get().is_some_and(|fresh| fresh.uid == stat.uid)
     }
 
@@ -51,7 +51,7 @@ impl Beside<'_> {
     }
 
     /// Are modes known to be made up here?
-    pub(crate) fn makes_up_modes(&self) -> bool {
+    pub(super) fn makes_up_modes(&self) -> bool {
         self.known.fresh.get().is_some_and(|fresh| !fresh.modes_kept)
     }
 
