@@ -307,6 +307,8 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
             return Ok(None);
         }
         if let Some(backup) = terms.backup {
+            // The clean-up after the publish tries again to complete these, and names what it cannot complete.
+            drop(slot::complete_backups(destination.beside()));
             slot::mark(slot, destination.beside(), backup).map_err(|error| failed(destination, error))?;
         }
     }

@@ -53,7 +53,7 @@ pub(crate) use name::{Kind, RESERVED, is_ours, is_reserved, parse, scratch};
 pub(crate) use observe::{is_change, list};
 use observe::{is_empty, is_named};
 use orphans::remove_others;
-pub(crate) use orphans::{remove_displaced, remove_orphans};
+pub(crate) use orphans::{complete_backups, remove_displaced, remove_orphans};
 pub(crate) use patience::Patience;
 use patience::rounds;
 use reclaim::{Contents, is_unpinned, leftover, reclaim, remove_contents};
@@ -316,6 +316,27 @@ mod tests {
             home.give_back(slot);
         }
         assert_eq!(home.names(), [""; 0]);
+    }
+
+    #[test]
+    fn of_two_writers_killed_before_their_backups_were_named_the_later_one_gives_the_backup() {
+        let home = Home::new();
+        let at = |name: &str| home.folder.path().join(name);
+        std::fs::write(at(NAME), "first").unwrap();
+        let slots = [home.take(), home.take()];
+        for (slot, content) in slots.iter().zip(["second", "third"]) {
+            std::fs::write(at(NAME).with_file_name(slot.path()).join(NAME), content).unwrap();
+            let _lock = PublishLock::take(home.beside()).unwrap();
+            complete_backups(home.beside()).unwrap();
+            mark(slot.fd.as_fd(), home.beside(), OsStr::new("backup")).unwrap();
+            sys::renameat2(slot.fd.as_fd(), OsStr::new(NAME), home.dir.as_fd(), OsStr::new(NAME), sys::EXCHANGE)
+                .unwrap();
+        }
+        drop(slots);
+        home.give_back(home.take());
+        let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
+        assert_eq!((read(NAME).as_str(), read("backup").as_str()), ("third", "second"));
+        assert_eq!(home.names().len(), 2);
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use super::beside::Beside;
 use super::lock::PublishLock;
+use super::observe::is_change;
 use crate::sys::{self, EXCHANGE, NOREPLACE, errno};
 
 /// The name of the mark in a slot: a symlink that is never followed. Its target is
@@ -43,14 +45,19 @@ pub(crate) fn complete(slot: BorrowedFd, beside: Beside, backup: &OsStr) -> io::
 /// Completes the backup of a writer that was killed, or failed, before it did so. The process that holds the slot may
 /// call this any number of times.
 pub(super) fn complete_for_killed(beside: Beside, slot: BorrowedFd) -> io::Result<()> {
-    let target = match sys::readlink(slot, OsStr::new(MARK)) {
-        Err(error) if matches!(errno(&error), libc::ENOENT | libc::EINVAL) => return Ok(()),
-        other => other?.into_vec(),
-    };
+    if read(slot, OsStr::new(MARK))?.is_none() {
+        return Ok(());
+    }
+    let _lock = PublishLock::take(beside)?;
+    complete_under_lock(beside, slot)
+}
+
+/// Does the same for a process that holds the publish lock. Whoever holds the slot does not change its contents meanwhile:
+/// a slot with a mark is changed under the publish lock only.
+pub(super) fn complete_under_lock(beside: Beside, slot: BorrowedFd) -> io::Result<()> {
+    let Some(target) = read(slot, OsStr::new(MARK))? else { return Ok(()) };
     if let Some(Mark { staged, replaced, name, backup }) = parse(&target) {
-        // This process holds the slot, so no other one changes its contents.
         if sys::stat(slot, name)?.is_some_and(|there| there.ino != staged) {
-            let _lock = PublishLock::take(beside)?;
             let present = sys::stat(beside.dir, backup)?.map(|present| present.ino);
             if present.is_none_or(|present| present == replaced) {
                 give_name(slot, name, beside.dir, backup)?;
@@ -58,6 +65,19 @@ pub(super) fn complete_for_killed(beside: Beside, slot: BorrowedFd) -> io::Resul
         }
     }
     sys::unlink(slot, OsStr::new(MARK))
+}
+
+/// Does the folder `slot` hold a mark?
+pub(super) fn is_in(dir: BorrowedFd, slot: &OsStr) -> bool {
+    matches!(read(dir, Path::new(slot).join(MARK).as_os_str()), Ok(Some(_)))
+}
+
+/// Reads a mark; `None` if there is none.
+fn read(at: BorrowedFd, name: &OsStr) -> io::Result<Option<Vec<u8>>> {
+    match sys::readlink(at, name) {
+        Err(error) if is_change(&error) || errno(&error) == libc::EINVAL => Ok(None),
+        other => other.map(|target| Some(target.into_vec())),
+    }
 }
 
 /// A mark, taken apart.

@@ -1,12 +1,15 @@
 //! Removes the orphans of a destination: in the porch, in the room, and in the slot of a displaced version.
 
+use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use super::beside::{Beside, Known};
 use super::lock::remove_orphan_lock;
+use super::mark;
 use super::name::{Kind, parse};
+use super::observe::list;
 use super::reclaim::{Reclaimed, reclaim};
 use super::room;
 use crate::checkpoint::Checkpoint;
@@ -59,4 +62,35 @@ pub(crate) fn remove_displaced(version: OwnedFd, checkpoint: Checkpoint) -> io::
         room::remove(beside, checkpoint)
     };
     removed.and(remove_orphan_lock(beside))
+}
+
+/// Completes, for a process that holds the publish lock, the backups of writers that were killed before they did so. The
+/// version that this process is about to displace is newer than theirs: once it has the backup's name, the order of the
+/// versions in their slots cannot be told any more.
+pub(crate) fn complete_backups(beside: Beside) -> io::Result<()> {
+    let porch = beside.porch();
+    if mark::is_in(beside.dir, &porch) {
+        complete_backup(beside, beside.dir, &porch)?;
+    }
+    let name = room::name(beside);
+    if sys::stat(beside.dir, &name)?.is_none() {
+        return Ok(());
+    }
+    let Some(room) = room::open_own(beside, &name, false)? else { return Ok(()) };
+    for entry in list(room.as_fd())? {
+        if mark::is_in(room.as_fd(), &entry.name) {
+            complete_backup(beside, room.as_fd(), &entry.name)?;
+        }
+    }
+    Ok(())
+}
+
+/// Completes the backup in one slot, unless another user has made what has its name.
+fn complete_backup(beside: Beside, at: BorrowedFd, name: &OsStr) -> io::Result<()> {
+    let slot = sys::open_folder(at, name)?;
+    let stat = sys::stat_fd(slot.as_fd())?;
+    if beside.recognizes(slot.as_fd(), || beside.is_own_folder(&stat))? {
+        mark::complete_under_lock(beside, slot.as_fd())?;
+    }
+    Ok(())
 }

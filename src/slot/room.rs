@@ -17,7 +17,7 @@ use super::reclaim::reclaim;
 use crate::checkpoint::Checkpoint;
 use crate::sys::{self, errno};
 
-fn name(beside: Beside) -> OsString {
+pub(super) fn name(beside: Beside) -> OsString {
     beside.name(Kind::Room(beside.known.user.id()))
 }
 
@@ -42,7 +42,7 @@ pub(super) fn open_or_make(beside: Beside) -> io::Result<Option<(OsString, Owned
 
 /// Opens the folder that has the room's name; `None` if it is no room of this user. `made`: this process has just made
 /// it.
-fn open_own(beside: Beside, name: &OsStr, made: bool) -> io::Result<Option<OwnedFd>> {
+pub(super) fn open_own(beside: Beside, name: &OsStr, made: bool) -> io::Result<Option<OwnedFd>> {
     let room = match sys::open_folder(beside.dir, name) {
         Err(error) if is_no_slot(&error) || errno(&error) == libc::ENOTDIR => return Ok(None),
         other => other?,
