@@ -13,7 +13,11 @@
 //! fill PATH FILES FOLDERS SIZE SEED                  makes a folder of so many files
 //! publish none|walk|syncfs STAGING PATH              syncs a folder that is filled, and renames it
 //! ```
-#![allow(unsafe_code, reason = "the kernel is called without the library")]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "the kernel is called without the library: each block is one call, whose names end with NUL and whose buffers outlive it"
+)]
 
 use std::ffi::CString;
 use std::fs::{self, File};

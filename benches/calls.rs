@@ -2,7 +2,11 @@
 //!
 //! The calls of `write_bytes(overwrite=True, durability="none")` and those of create, write, close, rename are made in
 //! turns, each timed by itself. The clock's own share is taken off; medians.
-#![allow(unsafe_code, reason = "the kernel is called without the library")]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "the kernel is called without the library: each block is one call, whose names end with NUL and whose buffers outlive it"
+)]
 
 use std::ffi::{CStr, CString};
 use std::io;

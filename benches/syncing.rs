@@ -4,7 +4,11 @@
 //! Prints the median milliseconds of a sync, an exchange and the fsync of the parent folder; first by the number of files, of
 //! 4 KiB each, then with unrelated data that is still to be written in the same filesystem. What a way writes stands beside
 //! its name; those that rest on the journal are unsound on other filesystems than ext4 and xfs, and measured all the same.
-#![allow(unsafe_code, reason = "the kernel is called without the library")]
+#![allow(
+    unsafe_code,
+    clippy::undocumented_unsafe_blocks,
+    reason = "the kernel is called without the library: each block is one call, whose names end with NUL and whose buffers outlive it"
+)]
 
 use std::fmt::Write as _;
 use std::fs::{self, File};

@@ -929,7 +929,7 @@ def exchange(
 def renameat2(
     olddirfd: int, oldpath: AnyPath, newdirfd: int, newpath: AnyPath, flags: RenameFlags | int
 ) -> None:
-    """Calls `renameat2(2)` and nothing else.
+    """Calls `renameat2(2)`, with duplicates of the folders' descriptors, and nothing else.
 
     Args:
         olddirfd: Open folder that a relative `oldpath` starts from, or `atomik.AT_FDCWD`.

@@ -1,7 +1,7 @@
 //! Arguments from Python, errors to Python.
 
 use std::ffi::OsString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -41,11 +41,29 @@ impl<'a, 'py> FromPyObject<'a, 'py> for PathArg {
     }
 }
 
-/// `dir_fd=` and the folder arguments of `renameat2`: an open folder's descriptor.
-pub(super) fn folder_fd(fd: Option<i32>) -> BorrowedFd<'static> {
-    match fd {
-        None | Some(libc::AT_FDCWD) => sys::CWD,
-        Some(fd) => sys::borrow(fd),
+/// The folder that a relative path starts from; `None`: the current folder.
+pub(super) struct StartFolder(Option<OwnedFd>);
+
+impl StartFolder {
+    /// Duplicates the descriptor that is given as `dir_fd=`, so that another thread can close that meanwhile. For an absolute
+    /// path it need not be open.
+    pub(super) fn of(dir_fd: Option<i32>, path: &PathArg) -> std::io::Result<Self> {
+        match dir_fd.filter(|number| *number != libc::AT_FDCWD).map(sys::duplicate_number).transpose() {
+            Err(error) if !path.path.is_absolute() => Err(error),
+            copy => Ok(Self(copy.unwrap_or_default())),
+        }
+    }
+
+    /// The same, with an error for Python.
+    pub(super) fn of_destination(py: Python<'_>, dir_fd: Option<i32>, path: &PathArg) -> PyResult<Self> {
+        Self::of(dir_fd, path)
+            .map_err(|failure| error(py, &Error::new("duplicating dir_fd", &path.path, failure), &[path]))
+    }
+}
+
+impl AsFd for StartFolder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_ref().map_or(sys::CWD, AsFd::as_fd)
     }
 }
 

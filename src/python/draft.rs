@@ -1,6 +1,6 @@
 //! The guards of new versions: what `File`, `Folder` and `Entry` have in common.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use pyo3::PyTraverseError;
 use pyo3::gc::PyVisit;
 use pyo3::prelude::*;
 
-use super::convert::{self, PathArg, folder_fd};
+use super::convert::{self, PathArg, StartFolder};
 use super::guard::{Ending, Guard, Kind};
 use super::interrupt::detached;
 use super::members::{Members, Membership};
@@ -39,7 +39,7 @@ pub(super) trait Draft: Sized + Send {
 /// What one guard was asked for.
 pub(super) struct Request<D> {
     pub(super) path: PathArg,
-    dir_fd: Option<i32>,
+    at: StartFolder,
     pub(super) options: Options<D>,
     /// How the body's streams are opened, of a file.
     pub(super) layers: Option<Layers>,
@@ -50,7 +50,8 @@ pub(super) struct Request<D> {
 impl<D> Request<D> {
     pub(super) fn new(path: PathArg, given: Given, group: Option<&Arc<Guard<Members>>>) -> PyResult<Self> {
         let (dir_fd, options) = (given.dir_fd, Options::from_settings(given.settings()?));
-        Ok(Self { path, dir_fd, options, layers: None, group: group.cloned() })
+        let at = Python::attach(|py| StartFolder::of_destination(py, dir_fd, &path))?;
+        Ok(Self { path, at, options, layers: None, group: group.cloned() })
     }
 }
 
@@ -80,7 +81,7 @@ impl<D: Draft> Kind for Request<D> {
 
     fn open(&self, guard: &Bound<'_, PyAny>) -> PyResult<(Self::Open, Py<PyAny>)> {
         let py = guard.py();
-        let at = folder_fd(self.dir_fd);
+        let at = self.at.as_fd();
         let (draft, raised) = detached(py, |checkpoint| D::create(&self.options, at, &self.path.path, checkpoint));
         raised?;
         let draft = draft.map_err(|error| convert::error(py, &error, &[&self.path]))?;

@@ -1,12 +1,15 @@
 //! `rename`, `exchange`, `renameat2`.
 
+use std::io;
+use std::os::fd::AsFd;
+
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use super::convert::{self, PathArg, folder_fd};
+use super::convert::{self, PathArg, StartFolder};
 use super::options::Given;
-use crate::error::answer;
+use crate::error::{Error, answer};
 use crate::{rename as core, sys};
 
 /// Renames a file or folder in one step; refuses to replace what is there unless asked.
@@ -36,11 +39,12 @@ use crate::{rename as core, sys};
        text_signature = "(src, dst, *, overwrite=False, whiteout=False, src_dir_fd=None, dst_dir_fd=None)")]
 pub(super) fn rename(py: Python<'_>, src: PathArg, dst: PathArg, options: Option<&Bound<'_, PyDict>>) -> PyResult<()> {
     let given = Given::read("rename", options, &[&["overwrite", "whiteout", "src_dir_fd", "dst_dir_fd"]])?;
-    let (from, to) = (folder_fd(given.src_dir_fd), folder_fd(given.dst_dir_fd));
     let replace = if given.overwrite { core::RenameFlags::default() } else { core::RenameFlags::NOREPLACE };
     let flags = replace | if given.whiteout { core::RenameFlags::WHITEOUT } else { core::RenameFlags::default() };
-    py.detach(|| core::rename_at(from, &src.path, to, &dst.path, flags))
-        .map_err(|error| convert::error(py, &error, &[&src, &dst]))
+    let failed = |error: Error| convert::error(py, &error, &[&src, &dst]);
+    let refused = |error| failed(Error::new("duplicating dir_fd", &src.path, error).to(&dst.path));
+    let (from, to) = both(given.src_dir_fd, &src, given.dst_dir_fd, &dst).map_err(refused)?;
+    py.detach(|| core::rename_at(from.as_fd(), &src.path, to.as_fd(), &dst.path, flags)).map_err(failed)
 }
 
 /// Exchanges two paths of any types in one step; `swap` is an alias.
@@ -71,11 +75,13 @@ pub(super) fn exchange(
     a_dir_fd: Option<i32>,
     b_dir_fd: Option<i32>,
 ) -> PyResult<()> {
-    let (one, other) = (folder_fd(a_dir_fd), folder_fd(b_dir_fd));
-    py.detach(|| core::exchange_at(one, &a.path, other, &b.path)).map_err(|error| convert::error(py, &error, &[&a, &b]))
+    let failed = |error: Error| convert::error(py, &error, &[&a, &b]);
+    let refused = |error| failed(Error::new("duplicating dir_fd", &a.path, error).to(&b.path));
+    let (one, other) = both(a_dir_fd, &a, b_dir_fd, &b).map_err(refused)?;
+    py.detach(|| core::exchange_at(one.as_fd(), &a.path, other.as_fd(), &b.path)).map_err(failed)
 }
 
-/// Calls `renameat2(2)` and nothing else.
+/// Calls `renameat2(2)`, with duplicates of the folders' descriptors, and nothing else.
 ///
 /// Args:
 ///     olddirfd: Open folder that a relative `oldpath` starts from, or `atomik.AT_FDCWD`.
@@ -101,10 +107,23 @@ pub(super) fn renameat2(
     newpath: PathArg,
     flags: u32,
 ) -> PyResult<()> {
-    let (old, new) = (folder_fd(Some(olddirfd)), folder_fd(Some(newdirfd)));
-    py.detach(|| sys::renameat2(old, oldpath.path.as_os_str(), new, newpath.path.as_os_str(), flags)).map_err(|error| {
+    let renamed = both(Some(olddirfd), &oldpath, Some(newdirfd), &newpath).and_then(|(old, new)| {
+        let (from, to) = (oldpath.path.as_os_str(), newpath.path.as_os_str());
+        py.detach(|| sys::renameat2(old.as_fd(), from, new.as_fd(), to, flags))
+    });
+    renamed.map_err(|error| {
         let errno = sys::errno(&error);
         let message = answer(&error);
         PyOSError::new_err((errno, message, oldpath.object, py.None(), newpath.object))
     })
+}
+
+/// The folders that two relative paths start from.
+fn both(
+    a_dir_fd: Option<i32>,
+    a: &PathArg,
+    b_dir_fd: Option<i32>,
+    b: &PathArg,
+) -> io::Result<(StartFolder, StartFolder)> {
+    Ok((StartFolder::of(a_dir_fd, a)?, StartFolder::of(b_dir_fd, b)?))
 }

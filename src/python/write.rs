@@ -7,14 +7,14 @@ use pyo3::exceptions::{PyBufferError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::convert::{self, PathArg, folder_fd};
+use super::convert::{self, PathArg, StartFolder};
 use super::guard::Guard;
 use super::interrupt::detached;
 use super::members::{Members, work};
 use super::options::{ALONE, Given, MEMBER, TEXT};
 use crate::checkpoint::Checkpoint;
 use crate::options::Options;
-use crate::sys;
+use crate::sys::{self, Memory};
 
 /// Writes a whole file in one call: the fastest way.
 ///
@@ -79,7 +79,7 @@ pub(super) fn write_text(
 /// What is to be written, with its owner.
 pub(super) enum Content<'py> {
     Buffer(PyUntypedBuffer),
-    Text { _owner: Bound<'py, PyString>, address: usize, len: usize },
+    Text(Bound<'py, PyString>),
 }
 
 impl<'py> Content<'py> {
@@ -109,9 +109,8 @@ impl<'py> Content<'py> {
         let plain = matches!(newline, None | Some("" | "\n")) && errors.is_none_or(|errors| errors == "strict");
         if plain && matches!(encoding, Some("utf-8" | "utf8" | "UTF-8")) {
             // The text keeps its UTF-8 form for as long as it lives.
-            let utf8 = text.to_str()?;
-            let (address, len) = (utf8.as_ptr() as usize, utf8.len());
-            return Ok(Self::Text { _owner: text.clone(), address, len });
+            text.to_str()?;
+            return Ok(Self::Text(text.clone()));
         }
         // open's own layer does what open does: locale, byte order marks, newlines, error handlers.
         let io = text.py().import("io")?;
@@ -122,11 +121,14 @@ impl<'py> Content<'py> {
         Self::of(&bytes.call_method0("getvalue")?)
     }
 
-    /// Its address and length, valid while it lives.
-    pub(super) fn memory(&self) -> (usize, usize) {
+    /// Where it is.
+    fn memory(&self) -> PyResult<Memory<'_>> {
         match self {
-            Self::Buffer(buffer) => (buffer.buf_ptr() as usize, buffer.len_bytes()),
-            Self::Text { address, len, .. } => (*address, *len),
+            #[expect(unsafe_code, reason = "PyO3 has no view of a buffer whose items may be anything")]
+            // SAFETY: the buffer is contiguous, and its exporter leaves it in place until it is released, which is not
+            // before the end of this borrow.
+            Self::Buffer(buffer) => Ok(unsafe { Memory::new(buffer.buf_ptr().cast(), buffer.len_bytes()) }),
+            Self::Text(text) => Ok(text.to_str()?.as_bytes().into()),
         }
     }
 }
@@ -142,9 +144,9 @@ pub(super) fn write(
     given: Given,
     group: Option<&Guard<Members>>,
 ) -> PyResult<()> {
-    let at = folder_fd(given.dir_fd);
+    let start = StartFolder::of_destination(py, given.dir_fd, path)?;
     let options = Options::<crate::File>::from_settings(given.settings()?);
-    let (target, memory) = (&path.path, content.memory());
+    let (at, target, memory) = (start.as_fd(), &path.path, content.memory()?);
     let fill = |file: &mut std::fs::File, checkpoint: Checkpoint| fill(file, memory, checkpoint);
     if let Some(group) = group {
         return work(py, group, path, |group, checkpoint| group.write_with(&options, at, target, fill, checkpoint));
@@ -153,15 +155,14 @@ pub(super) fn write(
 }
 
 /// Writes all of a memory range, with looks for Ctrl-C.
-fn fill(file: &std::fs::File, (address, len): (usize, usize), checkpoint: Checkpoint) -> std::io::Result<()> {
-    let mut done = 0;
-    while done < len {
-        let chunk = CHUNK.min(len - done);
-        sys::write_memory(file.as_fd(), address + done, chunk)?;
-        done += chunk;
-        if done < len {
-            checkpoint()?;
+fn fill(file: &std::fs::File, mut memory: Memory, checkpoint: Checkpoint) -> std::io::Result<()> {
+    loop {
+        let (chunk, rest) = memory.split(CHUNK);
+        sys::write_memory(file.as_fd(), chunk)?;
+        if rest.is_empty() {
+            return Ok(());
         }
+        memory = rest;
+        checkpoint()?;
     }
-    Ok(())
 }

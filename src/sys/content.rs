@@ -7,23 +7,60 @@ use nix::unistd;
 
 use super::call::{errno, retry};
 
-/// Writes all of a memory range: a short write is continued, an interrupted one repeated. Only the
-/// kernel reads the memory, so that its owner (a Python buffer) may write to it meanwhile.
+/// Memory that is only ever read by the kernel, so that its owner (a Python buffer) may write to it meanwhile.
 #[cfg(feature = "python")]
-pub(crate) fn write_memory(fd: BorrowedFd, address: usize, len: usize) -> io::Result<()> {
-    let mut done = 0;
-    while done < len {
-        // SAFETY: the caller keeps the memory's owner (a buffer export, a str) alive through the call; nothing
-        // in this process is read through the address, and a bad one is `EFAULT`.
-        let written = retry("write", || {
-            nix::errno::Errno::result(unsafe {
-                libc::write(fd.as_raw_fd(), (address + done) as *const libc::c_void, len - done)
-            })
-        })?;
+#[derive(Clone, Copy)]
+pub(crate) struct Memory<'a> {
+    start: *const u8,
+    len: usize,
+    owner: std::marker::PhantomData<&'a [u8]>,
+}
+
+// SAFETY: no thread of this process reads or writes through it.
+#[cfg(feature = "python")]
+unsafe impl Send for Memory<'_> {}
+
+// SAFETY: as above.
+#[cfg(feature = "python")]
+unsafe impl Sync for Memory<'_> {}
+
+#[cfg(feature = "python")]
+impl<'a> From<&'a [u8]> for Memory<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self { start: bytes.as_ptr(), len: bytes.len(), owner: std::marker::PhantomData }
+    }
+}
+
+#[cfg(feature = "python")]
+impl Memory<'_> {
+    /// # Safety
+    /// `len` bytes from `start` on are in one allocation, which is not freed for as long as `'a` lasts.
+    pub(crate) unsafe fn new(start: *const u8, len: usize) -> Self {
+        Self { start, len, owner: std::marker::PhantomData }
+    }
+
+    /// Its first bytes, at most `most` of them, and the rest.
+    pub(crate) fn split(self, most: usize) -> (Self, Self) {
+        let first = most.min(self.len);
+        (Self { len: first, ..self }, Self { start: self.start.wrapping_add(first), len: self.len - first, ..self })
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.len == 0
+    }
+}
+
+/// Writes all of a memory range: a short write is continued, an interrupted one repeated.
+#[cfg(feature = "python")]
+pub(crate) fn write_memory(fd: BorrowedFd, mut rest: Memory) -> io::Result<()> {
+    while !rest.is_empty() {
+        // SAFETY: the borrow in `Memory` keeps these bytes from being freed, and the kernel only reads them.
+        let call = || unsafe { libc::write(fd.as_raw_fd(), rest.start.cast(), rest.len) };
+        let written = retry("write", || nix::errno::Errno::result(call()))?;
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        done += usize::try_from(written).unwrap_or(0);
+        rest = rest.split(usize::try_from(written).unwrap_or(0)).1;
     }
     Ok(())
 }

@@ -24,8 +24,8 @@ pub(crate) struct Entry {
 /// Reads the next batch of entries (`getdents64(2)`), without `.` and `..`; `false` at the end.
 pub(crate) fn read_folder(fd: BorrowedFd, buffer: &mut [u8], entries: &mut Vec<Entry>) -> io::Result<bool> {
     note!(place(fd, OsStr::new("")));
-    // SAFETY: the kernel writes at most `buffer.len()` bytes.
     let length = retry("getdents64", || {
+        // SAFETY: the kernel writes at most `buffer.len()` bytes.
         check(unsafe { libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) })
     })?;
     let mut rest = &buffer[..usize::try_from(length).unwrap_or(0)];

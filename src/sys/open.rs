@@ -118,6 +118,16 @@ pub(crate) fn duplicate(fd: BorrowedFd, least: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
+/// The same for a descriptor that is given by its number (Python's `dir_fd`): `EBADF` if it is not open.
+#[cfg(feature = "python")]
+pub(crate) fn duplicate_number(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the call reads no memory, and changes nothing of what the number leads to.
+    let copy = once("fcntl", || check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) }.into()))?;
+    let copy = RawFd::try_from(copy).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just made it for this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
 /// How many descriptors this process may have (`getrlimit(2)`); the kernel's default if that cannot be asked.
 pub(crate) fn descriptor_limit() -> libc::rlim_t {
     let mut limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
@@ -152,14 +162,4 @@ pub(crate) fn blind(fd: BorrowedFd) -> io::Result<()> {
     let null = openat(CWD, OsStr::new("/dev/null"), OFlag::O_RDWR, 0)?;
     // SAFETY: a plain call on two open descriptors; the target stays open, only what it leads to changes.
     once("dup3", || check(unsafe { libc::dup3(null.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) }.into())).map(drop)
-}
-
-/// Borrows a descriptor number that the caller vouches for (Python's `dir_fd`, checked by the kernel).
-#[cfg(feature = "python")]
-pub(crate) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: `BorrowedFd` asks that the number stay open, which nobody can promise for Python's. It goes
-    // into system calls only (`EBADF` if it is closed), and no `OwnedFd` is made of it: at worst it names
-    // another folder that the caller's process has opened. -1 is the one value that is forbidden, and
-    // becomes another that is never open.
-    unsafe { BorrowedFd::borrow_raw(if fd == -1 { RawFd::MAX } else { fd }) }
 }

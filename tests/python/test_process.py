@@ -177,6 +177,22 @@ def test_a_dir_fd_that_is_not_open_is_refused(kind: Kind, fd: int) -> None:
     assert caught.value.filename == "destination"
 
 
+@pytest.mark.parametrize("fd", [-1, 1 << 20])
+def test_renames_refuse_a_dir_fd_that_is_not_open_and_name_both_paths(fd: int) -> None:
+    calls: list[Callable[[], None]] = [
+        lambda: atomik.rename("a", "b", src_dir_fd=fd),
+        lambda: atomik.rename("a", "b", dst_dir_fd=fd),
+        lambda: atomik.exchange("a", "b", b_dir_fd=fd),
+        lambda: atomik.renameat2(fd, "a", atomik.AT_FDCWD, "b", 0),
+        lambda: atomik.renameat2(atomik.AT_FDCWD, "a", fd, "b", 0),
+    ]
+    for call in calls:
+        with pytest.raises(OSError, match="Bad file") as caught:
+            call()
+        found = (caught.value.errno, caught.value.filename, caught.value.filename2)
+        assert found == (errno.EBADF, "a", "b")
+
+
 @each_kind
 def test_a_dir_fd_of_a_file_is_refused(here: Path, kind: Kind) -> None:
     (here / "file").touch()
@@ -189,6 +205,13 @@ def test_a_dir_fd_may_be_closed_in_the_body(here: Path, kind: Kind) -> None:
     dir_fd = os.open(here, os.O_DIRECTORY)
     with kind.open("destination", dir_fd=dir_fd) as staging:
         os.close(dir_fd)
+        kind.write(staging, "new")
+    assert kind.read(here / "destination") == "new"
+
+
+@each_kind
+def test_a_dir_fd_need_not_be_open_for_an_absolute_path(here: Path, kind: Kind) -> None:
+    with kind.open(here / "destination", dir_fd=1 << 20) as staging:
         kind.write(staging, "new")
     assert kind.read(here / "destination") == "new"
 
