@@ -82,7 +82,12 @@ impl Destination {
         Ok(Self::known(self.path.with_file_name(&name), name, parent, self.known_of_mount()))
     }
 
-    /// The facts that are known of the mount, without those of the folder.
+    /// The facts that are known of the mount.
+    pub(crate) fn mount(&self) -> Mount {
+        self.slots().mount()
+    }
+
+    /// The facts that are known of the mount, without those of the folder, for another destination.
     pub(crate) fn known_of_mount(&self) -> Known {
         self.known.on_the_same_mount()
     }
@@ -333,11 +338,11 @@ impl Destination {
     /// The absolute path of the folder for staging, for names that are handed to other programs; `None` if it is too
     /// long for one system call.
     pub(crate) fn staging_path(&self) -> Option<PathBuf> {
-        match std::fs::read_link(sys::proc_path(self.staging())) {
-            Ok(path) => Some(path),
+        match sys::path_now(self.staging()) {
+            Ok(path) => Some(path.into()),
             Err(error) if errno(&error) == libc::ENAMETOOLONG => None,
             // Without /proc: the path that the user gave, from the current folder.
-            Err(_) => std::path::absolute(self.path.parent().unwrap_or(Path::new("."))).ok(),
+            Err(_) => sys::absolute(self.path.parent().unwrap_or(Path::new("."))).ok(),
         }
     }
 }
@@ -360,7 +365,7 @@ fn locate(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Resul
             Error::errno("opening the destination", path, libc::EISDIR).hint("a file's name does not end with a slash")
         );
     }
-    if readable && !located.parent_syncs && !Mount::of(located.parent.as_fd()).syncfs_works() {
+    if readable && !located.parent_syncs && !Mount::at(located.parent.as_fd()).syncfs_works() {
         return Err(Error::errno("opening the parent folder", path, libc::EACCES)
             .hint("durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission"));
     }

@@ -16,7 +16,6 @@ use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::group::{self, HandedOver};
 use crate::metadata::{self, Given, Shown, Work};
-use crate::mount::Mount;
 use crate::options::{Durability, Options, Settings, Start};
 use crate::publish::{self, Before, InSlot, Published, Terms};
 use crate::slot::{self, Slot};
@@ -150,10 +149,10 @@ impl File {
         if body_ran || durability != Durability::None {
             destination.check_place()?;
         }
-        let care = old.map(|_| sync::care(fd, durability, destination, true));
+        let care = old.map(|_| sync::care(durability, destination, true));
         let durability = care.as_ref().map_or(durability, |care| care.durability);
         let terms = Terms { overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
-        let again = durability != Durability::None && Mount::of(fd).unnamed_is_not_enough();
+        let again = durability != Durability::None && destination.mount().unnamed_is_not_enough();
         let mut taken = None;
         let mut published = None;
         if self.backup.is_some() {
@@ -373,7 +372,7 @@ impl Options<File> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn write(&self, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<Committed> {
-        let fill = |file: &mut std::fs::File, _: Checkpoint| file.write_all(content.as_ref());
+        let fill = |file: &mut std::fs::File, _: Checkpoint| sys::write_all(file.as_fd(), content.as_ref().into());
         self.write_with(sys::CWD, path.as_ref(), fill, &mut checkpoint::go_on)
     }
 

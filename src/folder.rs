@@ -264,7 +264,7 @@ impl Staged {
         checkpoint().map_err(stop)?;
         destination.check_place()?;
         let terms = Terms { overwrite: settings.overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
-        let care = old.map(|_| sync::care(slot, settings.durability, destination, kind == Kind::File));
+        let care = old.map(|_| sync::care(settings.durability, destination, kind == Kind::File));
         let durability = care.as_ref().map_or(settings.durability, |care| care.durability);
         let new = InSlot { slot, name, kind };
         let exchanged = if kind == Kind::Folder || terms.backup.is_some() {

@@ -35,6 +35,9 @@ const STRIDE: usize = 64;
 /// So many paths are named in an error; of the others the number is told.
 const NAMED: usize = 3;
 
+/// Only the end of the group takes the slot, and that consumes the group.
+const OWN_SLOT: &str = "a slot until the end";
+
 /// Many new versions, published together.
 ///
 /// Nothing is visible until [`commit`](Group::commit): then each filesystem is synced once, all members are published,
@@ -99,8 +102,7 @@ struct Home {
 
 impl Home {
     fn fd(&self) -> BorrowedFd<'_> {
-        // Only the end of the group takes it, and that consumes the group.
-        self.slot.as_ref().expect("a slot until the end").fd.as_fd()
+        self.slot.as_ref().expect(OWN_SLOT).fd.as_fd()
     }
 }
 
@@ -170,7 +172,7 @@ pub(crate) fn refused(destination: &Destination) -> Error {
 fn real_path(destination: &Destination) -> Result<PathBuf> {
     let path = sys::path_now(destination.parent()).map(PathBuf::from);
     // Without /proc; of a path that is too long to be asked for, too.
-    let path = path.or_else(|_| std::fs::canonicalize(split(&destination.path).map_err(io::Error::from)?.0));
+    let path = path.or_else(|_| sys::real_path(split(&destination.path).map_err(io::Error::from)?.0));
     path.map_err(|error| destination.failed("looking at the parent folder", error))
 }
 
@@ -213,7 +215,7 @@ impl Group {
 
     /// Adds a whole file.
     pub fn write(&mut self, options: &Options<File>, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
-        let fill = |file: &mut std::fs::File, _: Checkpoint| io::Write::write_all(file, content.as_ref());
+        let fill = |file: &mut std::fs::File, _: Checkpoint| sys::write_all(file.as_fd(), content.as_ref().into());
         self.write_with(options, sys::CWD, path.as_ref(), fill, &mut checkpoint::go_on)
     }
 
@@ -365,7 +367,8 @@ impl Group {
             self.homes.len() - 1
         };
         if !self.places.contains_key(&(parent.dev, parent.ino, index)) {
-            trial::try_to_move_from(self.homes[index].fd(), destination)?;
+            let home = &self.homes[index];
+            trial::try_to_move_from(&home.destination, home.slot.as_ref().expect(OWN_SLOT), destination)?;
         }
         let home = &mut self.homes[index];
         if !home.exchanges && destination.stat()?.is_some() {
@@ -540,7 +543,7 @@ impl Group {
         for home in &self.homes {
             sync::folder(home.fd(), home.fd(), &settings, &home.destination, checkpoint)?;
             // Where blocks are given back early, "ordered" takes what "full" takes.
-            settings.durability = sync::care(home.fd(), settings.durability, &home.destination, false).durability;
+            settings.durability = sync::care(settings.durability, &home.destination, false).durability;
         }
         self.check_places()?;
         for index in 0..self.members.len() {

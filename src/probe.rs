@@ -10,7 +10,6 @@ use nix::fcntl::OFlag;
 
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::mount::Mount;
 use crate::options::Durability;
 use crate::slot::{Beside, Known, LockReach, Slot};
 use crate::sync;
@@ -138,8 +137,7 @@ fn try_all(slot: &Slot, beside: Beside) -> io::Result<Probe> {
     let make = |name: &str| {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let fd = sys::openat(dir, OsStr::new(name), flags, 0o600)?;
-        let mut file = std::fs::File::from(fd.try_clone()?);
-        io::Write::write_all(&mut file, &[1; 8192])?;
+        sys::write_all(fd.as_fd(), [1; 8192][..].into())?;
         Ok::<_, io::Error>(fd)
     };
     let (one, other) = (make("one")?, make("other")?);
@@ -153,7 +151,7 @@ fn try_all(slot: &Slot, beside: Beside) -> io::Result<Probe> {
         Some(file) => sys::link_fd(file.as_fd(), dir, OsStr::new("unnamed")).is_ok(),
         None => false,
     };
-    let (known, mount) = (Mount::of(dir), sys::mount_in_table(dir)?);
+    let (known, mount) = (beside.mount(), sys::mount_in_table(dir)?);
     let (file, folder) = (sys::stat_fd(one.as_fd())?, sys::stat(dir, folders[0])?);
     let directory_locks = locks(dir)?;
     let moves = trial::may_move(beside.dir, slot.path().as_os_str(), dir, OsStr::new("moved")).is_ok();
@@ -175,7 +173,7 @@ fn try_all(slot: &Slot, beside: Beside) -> io::Result<Probe> {
         owners_kept: file.uid == beside.known.user.id(),
         xattrs: sys::set_xattr(other.as_fd(), c"user.atomik", b"probe").is_ok(),
         syncfs: known.syncfs_works(),
-        single_flush: sync::single_flush(dir),
+        single_flush: sync::single_flush(known),
         durability: known.durability(),
     })
 }
@@ -189,7 +187,8 @@ fn locks(slot: BorrowedFd) -> io::Result<bool> {
 
 /// The filesystem type of a mount (`proc_pid_mountinfo(5)`: the word after the dash).
 fn type_of(mount: u64) -> Option<String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let table = sys::read_file(Path::new("/proc/self/mountinfo")).ok()?;
+    let table = String::from_utf8_lossy(&table);
     let line = table.lines().find(|line| line.split(' ').next().is_some_and(|id| id.parse() == Ok(mount)))?;
     line.split(" - ").nth(1)?.split(' ').next().map(String::from)
 }

@@ -7,7 +7,6 @@ use crate::base::{self, Base};
 use crate::checkpoint;
 use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mount::Mount;
 use crate::slot::{self, Linked};
 use crate::sync;
 use crate::sys::filesystems::CIFS;
@@ -58,11 +57,11 @@ fn failed(destination: &Destination, error: std::io::Error) -> Error {
     let error = destination.failed("publishing", error);
     match errno {
         libc::EEXIST | libc::ENOTEMPTY => error.hint("the destination appeared meanwhile; pass overwrite=True to replace it"),
-        libc::EXDEV if !Mount::of(destination.parent()).is_overlay() => error.kind_is(ErrorKind::Unsupported).hint(NO_MOVES),
+        libc::EXDEV if !destination.mount().is_overlay() => error.kind_is(ErrorKind::Unsupported).hint(NO_MOVES),
         libc::EXDEV => error.hint("the destination belongs to a lower layer of an overlay (a container image), or to another mount: publish to a folder that was made in this container, or to a volume"),
         libc::EBUSY => error.hint("the destination is a mount point or in use: publish a folder above it, or mount its parent folder"),
         libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint("this filesystem (or sandbox) cannot publish without a moment in which the destination is missing or could be lost"),
-        libc::EACCES if sys::filesystem(destination.parent()).is_ok_and(|kind| CIFS.contains(&kind)) => error
+        libc::EACCES if CIFS.contains(&destination.slots().filesystem()) => error
             .kind_is(ErrorKind::Busy)
             .hint("a server of CIFS replaces no file that a program has open: try again when it is closed"),
         libc::EPERM | libc::EACCES => error.hint("the destination may not be replaced: look at its attributes, at the sticky bit and the permissions of its folder, and at what a sandbox allows there"),

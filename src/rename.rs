@@ -139,7 +139,7 @@ fn explain(a: &Path, b: &Path, flags: u32, error: io::Error) -> Error {
 fn into_itself(a: &Path, b: &Path) -> bool {
     let real = |path: &Path| {
         let (parent, name, _) = split(path).ok()?;
-        Some(std::fs::canonicalize(parent).ok()?.join(name))
+        Some(sys::real_path(parent).ok()?.join(name))
     };
     match (real(a), real(b)) {
         (Some(a), Some(b)) => a.starts_with(&b) || b.starts_with(&a),

@@ -192,7 +192,7 @@ fn pin(at: BorrowedFd, path: &OsStr, follow: bool) -> io::Result<Pin> {
 /// The path of an open version. It does not lead through `/proc/self`, which is another folder in each process.
 fn proc_path(version: &OwnedFd) -> io::Result<PathBuf> {
     static MOUNTED: OnceLock<bool> = OnceLock::new();
-    if !*MOUNTED.get_or_init(|| Path::new("/proc/self/fd").exists()) {
+    if !*MOUNTED.get_or_init(|| matches!(sys::stat_followed(sys::CWD, "/proc/self/fd".as_ref()), Ok(Some(_)))) {
         return Err(io::Error::other("/proc is not mounted"));
     }
     let fd = std::os::fd::AsRawFd::as_raw_fd(version);

@@ -1,7 +1,7 @@
 //! Makes content durable before it is published. A failed sync is final: it is never repeated, and
 //! nothing is published after one.
 //!
-//! Where the journal makes it enough ([`Mount::one_flush`]), a commit waits for one flush of the disk, that of the
+//! Where the journal makes it enough ([`Journal::one_flush`](crate::mount::Journal)), a commit waits for one flush of the disk, that of the
 //! journal's commit, instead of two. Its steps are `sync_file_range` with both waits, the publish, and
 //! the `fsync` of the parent; on journaled ext4 and on xfs they end in the same:
 //!
@@ -32,7 +32,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mount::Mount;
 use crate::options::{Durability, Settings};
 use crate::sys;
-use tree::{Way, range};
+use tree::{Size, Way, range};
 
 /// Does the environment allow to wait for one flush only? `ATOMIK_SINGLE_FLUSH=0` does not.
 fn allowed() -> bool {
@@ -41,8 +41,8 @@ fn allowed() -> bool {
 }
 
 /// Do commits on this mount wait for one flush of the disk, and not for two?
-pub(crate) fn single_flush(fd: BorrowedFd) -> bool {
-    allowed() && Mount::of(fd).one_flush
+pub(crate) fn single_flush(mount: Mount) -> bool {
+    allowed() && mount.journal.one_flush
 }
 
 /// What is synced and kept so that a displaced version outlives a power cut.
@@ -53,8 +53,8 @@ pub(crate) struct Care {
 }
 
 /// Finds out what the durability that was asked for takes here; `file`: what is replaced is a file.
-pub(crate) fn care(fd: BorrowedFd, durability: Durability, destination: &Destination, file: bool) -> Care {
-    if durability == Durability::None || !Mount::of(fd).frees_early {
+pub(crate) fn care(durability: Durability, destination: &Destination, file: bool) -> Care {
+    if durability == Durability::None || !destination.mount().journal.frees_early {
         return Care { durability, _replaced: None };
     }
     // What cannot be opened has gone.
@@ -67,7 +67,7 @@ pub(crate) fn file(fd: BorrowedFd, settings: &Settings, destination: &Destinatio
     if settings.durability == Durability::None {
         return Ok(());
     }
-    let synced = if settings.single_flush && single_flush(fd) { range(fd) } else { sys::fsync(fd) };
+    let synced = if settings.single_flush && single_flush(destination.mount()) { range(fd) } else { sys::fsync(fd) };
     synced.map_err(|error| not_published(destination, error))
 }
 
@@ -88,18 +88,29 @@ pub(crate) fn folder(
     if settings.durability == Durability::None {
         return Ok(());
     }
-    let one_flush = settings.single_flush && single_flush(fd);
-    everything(fd, since, one_flush, checkpoint).map_err(|error| not_published(destination, error))
+    let mount = destination.mount();
+    let one_flush = settings.single_flush && single_flush(mount);
+    everything(fd, since, mount, one_flush, checkpoint).map_err(|error| not_published(destination, error))
 }
 
-fn everything(fd: BorrowedFd, since: BorrowedFd, one_flush: bool, checkpoint: Checkpoint) -> io::Result<()> {
-    let mount = Mount::of(fd);
+fn everything(
+    fd: BorrowedFd,
+    since: BorrowedFd,
+    mount: Mount,
+    one_flush: bool,
+    checkpoint: Checkpoint,
+) -> io::Result<()> {
     let whole = mount.syncfs_works();
-    if !one_flush && whole && (mount.is_memory() || tree::is_many(fd, memory::dirty(), checkpoint)?) {
-        match sys::syncfs(since) {
-            // In a sandbox without it.
-            Err(error) if matches!(sys::errno(&error), libc::ENOSYS | libc::EPERM) => {}
-            other => return other,
+    if !one_flush && whole {
+        let size = if mount.is_memory() { Size::Many } else { tree::size(fd, checkpoint)? };
+        match size {
+            Size::Few(few) => return few.sync(fd, checkpoint),
+            Size::Some => {}
+            Size::Many => match sys::syncfs(since) {
+                // In a sandbox without it.
+                Err(error) if matches!(sys::errno(&error), libc::ENOSYS | libc::EPERM) => {}
+                other => return other,
+            },
         }
     }
     let way = match (one_flush, mount.syncs_in_turn()) {

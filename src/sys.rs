@@ -21,6 +21,7 @@ mod folder;
 mod lock;
 mod names;
 mod open;
+mod proc;
 mod process;
 mod stat;
 
@@ -32,5 +33,6 @@ pub(crate) use folder::*;
 pub(crate) use lock::*;
 pub(crate) use names::*;
 pub(crate) use open::*;
+pub(crate) use proc::*;
 pub(crate) use process::*;
 pub(crate) use stat::*;

@@ -4,13 +4,13 @@
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use nix::fcntl::OFlag;
 
 use crate::checkpoint;
 use crate::destination::{Destination, Kind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mount::Mount;
 use crate::options::{Settings, Siblings, Start};
 use crate::publish::{NO_MOVES, is_unsupported, move_file};
 use crate::slot::{self, Slot};
@@ -42,7 +42,7 @@ pub(crate) fn in_slot(
             // The tool makes it.
             sys::rmdir(slot, &destination.name).map_err(|error| destination.failed("creating staging", error))?;
         }
-        return Ok(());
+        return try_to_move_the_old(destination, slot, old);
     }
     let starts = settings.start != Start::Empty || backup;
     if !settings.overwrite || !exists && starts { try_to_move_a_file(destination, slot) } else { Ok(()) }
@@ -52,20 +52,24 @@ pub(crate) fn in_slot(
 fn try_with_folders(destination: &Destination, slot: BorrowedFd, old: Option<Stat>, overwrite: bool) -> Result<()> {
     let (name, probe) = (&destination.name, slot::scratch("probe", &destination.name));
     let failed = |error| destination.failed("creating staging", error);
-    let made = sys::mkdir(slot, &probe, 0o777).map_err(failed)?;
-    let tried = if let Some(old) = old {
-        let made = sys::mkdir(slot, name, 0o777).map_err(failed)? && made;
+    let flags = if old.is_some() { EXCHANGE } else { NOREPLACE };
+    if is_known_to_take(destination, slot, flags) {
+        return sys::mkdir(slot, name, 0o777).map(drop).map_err(failed);
+    }
+    sys::mkdir(slot, &probe, 0o777).map_err(failed)?;
+    let tried = if old.is_some() {
+        sys::mkdir(slot, name, 0o777).map_err(failed)?;
         let tried = sys::renameat2(slot, &probe, slot, name, EXCHANGE);
-        // An overlay has no block device: where the old folder has one, there is nothing to ask.
-        if made && old.is_folder() && old.dev >> 32 == 0 {
-            try_to_move_the_old(destination, slot, &probe)?;
-        }
         sys::rmdir(slot, &probe).map_err(failed)?;
         tried
     } else {
         sys::renameat2(slot, &probe, slot, name, NOREPLACE)
     };
     match tried {
+        Ok(()) => {
+            destination.slots().has_done(flags);
+            Ok(())
+        }
         // rename(2) is enough to replace what is missing or empty: see `publish::staged`.
         Err(error) if is_unsupported(&error) && old.is_none() && overwrite => {
             sys::renameat2(slot, &probe, slot, name, 0).map_err(failed)
@@ -77,25 +81,39 @@ fn try_with_folders(destination: &Destination, slot: BorrowedFd, old: Option<Sta
                 "this filesystem (or sandbox) cannot rename without replacing: pass overwrite=True, for which plain rename is enough, or publish on a local filesystem"
             }))
         }
-        other => other.map_err(|error| destination.unstaged(error)),
+        Err(error) => Err(destination.unstaged(error)),
     }
+}
+
+/// Has this mount been seen to take these flags for folders? A sandbox may refuse them since then: for names that nothing has
+/// the call changes nothing, and answers `ENOENT` where it is made at all.
+fn is_known_to_take(destination: &Destination, slot: BorrowedFd, flags: u32) -> bool {
+    destination.slots().can(flags) && is_let_through(destination, slot, flags)
+}
+
+fn is_let_through(destination: &Destination, slot: BorrowedFd, flags: u32) -> bool {
+    let (one, other) = (slot::scratch("one", &destination.name), slot::scratch("other", &destination.name));
+    sys::renameat2(slot, &one, slot, &other, flags).is_err_and(|error| errno(&error) == libc::ENOENT)
 }
 
 /// On an overlay a folder of a lower layer cannot be moved (`EXDEV`). Renaming it onto a folder
 /// that is not empty never moves it, and answers `EXDEV` there and `ENOTEMPTY` elsewhere.
-fn try_to_move_the_old(destination: &Destination, slot: BorrowedFd, probe: &OsStr) -> Result<()> {
-    // An overlay has no block device: elsewhere it need not be asked.
-    if !Mount::of(slot).is_overlay() {
+fn try_to_move_the_old(destination: &Destination, slot: BorrowedFd, old: Option<Stat>) -> Result<()> {
+    // An overlay has no block device: where the old folder has one, there is nothing to ask.
+    let may_be_lower = old.is_some_and(|old| old.is_folder() && old.dev >> 32 == 0);
+    if !may_be_lower || !destination.mount().is_overlay() {
         return Ok(());
     }
-    let mut inner = probe.to_owned();
-    inner.push("/full");
-    let tried = sys::mkdir(slot, &inner, 0o700)
-        .and_then(|_| sys::renameat2(destination.parent(), &destination.name, slot, probe, 0));
-    sys::rmdir(slot, &inner).map_err(|error| destination.failed("creating staging", error))?;
+    let full = slot::scratch("full", &destination.name);
+    let inner = Path::new(&full).join("inner");
+    let failed = |error| destination.failed("creating staging", error);
+    sys::mkdir(slot, &full, 0o700).and_then(|_| sys::mkdir(slot, inner.as_os_str(), 0o700)).map_err(failed)?;
+    let tried = sys::renameat2(destination.parent(), &destination.name, slot, &full, 0);
+    for name in [inner.as_os_str(), &full] {
+        sys::rmdir(slot, name).map_err(failed)?;
+    }
     match tried {
-        Err(error) if errno(&error) == libc::EXDEV => Err(destination
-            .failed("creating staging", error)
+        Err(error) if errno(&error) == libc::EXDEV => Err(failed(error)
             .hint("the folder belongs to a lower layer of an overlay (a container image) and cannot be moved: publish under a new name, or on a volume")),
         _ => Ok(()),
     }
@@ -104,9 +122,8 @@ fn try_to_move_the_old(destination: &Destination, slot: BorrowedFd, probe: &OsSt
 /// Tries, before the body, whether a file that has a name in a slot can be given another one without replacing what has it.
 pub(crate) fn try_to_move_a_file(destination: &Destination, slot: BorrowedFd) -> Result<()> {
     let (one, other) = (slot::scratch("one", &destination.name), slot::scratch("other", &destination.name));
-    // Local filesystems can. Whether a sandbox lets them, a name tells that nothing has.
-    let asked = || sys::renameat2(slot, &one, slot, &other, NOREPLACE);
-    if destination.slots().domain().is_none() && asked().is_err_and(|error| errno(&error) == libc::ENOENT) {
+    // Local filesystems can.
+    if destination.slots().domain().is_none() && is_let_through(destination, slot, NOREPLACE) {
         return Ok(());
     }
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL;
@@ -144,15 +161,13 @@ pub(crate) fn try_to_move(destination: &Destination, slot: &Slot) -> Result<()> 
     may_move(destination.staging(), slot.path().as_os_str(), to, &target).map_err(|error| unmoved(destination, error))
 }
 
-/// The same between the slot of a group and the folder of a member.
-pub(crate) fn try_to_move_from(slot: BorrowedFd, destination: &Destination) -> Result<()> {
-    let name = slot::scratch("link", &destination.name);
-    let made = sys::mkdir(slot, &name, 0o700).map_err(|error| destination.unstaged(error));
-    let tried = made
-        .and_then(|_| may_move(slot, &name, destination.parent(), &name).map_err(|error| unmoved(destination, error)));
-    // What resists goes with the slot.
-    drop(sys::rmdir(slot, &name));
-    tried
+/// The same between the slot of a group, which stands beside `home`, and the folder of a member.
+pub(crate) fn try_to_move_from(home: &Destination, slot: &Slot, destination: &Destination) -> Result<()> {
+    let parents = sys::stat_fd(home.parent()).and_then(|one| Ok((one, sys::stat_fd(destination.parent())?)));
+    let (here, there) = parents.map_err(|error| destination.unstaged(error))?;
+    let to = if here.same(&there) { slot.fd.as_fd() } else { destination.parent() };
+    let target = slot::scratch("link", &destination.name);
+    may_move(home.parent(), slot.path().as_os_str(), to, &target).map_err(|error| unmoved(destination, error))
 }
 
 fn unmoved(destination: &Destination, error: io::Error) -> Error {
@@ -191,6 +206,9 @@ pub(crate) fn try_exchange(destination: &Destination) -> Result<()> {
 
 /// The same in a slot; both names are gone afterwards.
 pub(crate) fn try_to_exchange(destination: &Destination, slot: BorrowedFd) -> Result<()> {
+    if is_known_to_take(destination, slot, EXCHANGE) {
+        return Ok(());
+    }
     let (one, other) = (slot::scratch("one", &destination.name), slot::scratch("other", &destination.name));
     let tried = sys::mkdir(slot, &one, 0o700)
         .and_then(|_| sys::mkdir(slot, &other, 0o700))
@@ -199,7 +217,7 @@ pub(crate) fn try_to_exchange(destination: &Destination, slot: BorrowedFd) -> Re
         // What resists goes with the slot.
         drop(sys::rmdir(slot, &name));
     }
-    tried.map_err(|error| {
+    tried.map(|()| destination.slots().has_done(EXCHANGE)).map_err(|error| {
         let unsupported = is_unsupported(&error);
         let error = destination.failed("creating staging", error);
         if unsupported {

@@ -1,6 +1,6 @@
 //! Copies the content of one file.
 
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -112,15 +112,11 @@ fn copy_data(
 }
 
 fn read_and_write(from: BorrowedFd, to: BorrowedFd, at: u64, wanted: u64) -> io::Result<u64> {
-    let (mut input, mut output) = (duplicated(from)?, duplicated(to)?);
-    input.seek(SeekFrom::Start(at))?;
-    output.seek(SeekFrom::Start(at))?;
+    let place = i64::try_from(at).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     let mut buffer = vec![0; usize::try_from(wanted.min(1 << 20)).unwrap_or(1 << 20)];
-    let length = input.read(&mut buffer)?;
-    output.write_all(&buffer[..length])?;
+    sys::set_position(from, place)?;
+    let length = sys::read(from, &mut buffer)?;
+    sys::set_position(to, place)?;
+    sys::write_all(to, buffer[..length].into())?;
     Ok(length as u64)
-}
-
-fn duplicated(fd: BorrowedFd) -> io::Result<std::fs::File> {
-    fd.try_clone_to_owned().map(Into::into)
 }

@@ -349,7 +349,7 @@ pub(super) struct Judged {
     pub(super) outcome: Outcome,
 }
 
-/// Makes the core remember the type of a mount, for which it asks once in a process. So every schedule makes the same
+/// Makes the core remember the type of a mount and what it can do, for which it asks once in a process. So every schedule makes the same
 /// calls, whether it is the first or not.
 fn remember_the_mount(dir: &Path) {
     let folder = sys::open_folder(sys::CWD, dir.as_os_str()).expect("the scene's folder");
@@ -357,6 +357,7 @@ fn remember_the_mount(dir: &Path) {
     let beside = Beside { dir: folder.as_fd(), destination: OsStr::new(NAME), known: &known };
     beside.folder().expect("the scene's folder");
     beside.domain();
+    beside.has_done(sys::EXCHANGE | sys::NOREPLACE);
 }
 
 /// Runs a mix under a plan, in a folder of its own in `place`.

@@ -198,6 +198,8 @@ pub(super) fn is_told(faults: &[Fault], calls: &[Call]) -> bool {
 pub(super) fn removal_failed(calls: &[Call]) -> bool {
     let is_publish = |call: &Call| matches!(call.name, "linkat" | "renameat" | "renameat2") && call.error.is_none();
     let published = calls.iter().rposition(is_publish).unwrap_or(calls.len());
+    let is_full = |call: &Call| call.name == "rmdir" && call.error == Some(Errno::ENOTEMPTY);
+    let published = published.min(calls.iter().position(is_full).unwrap_or(calls.len()));
     let mut earlier = false;
     calls.iter().enumerate().filter(|(_, call)| call.injected).any(|(number, call)| {
         let cleans = matches!(call.name, "unlinkat" | "rmdir") || std::mem::replace(&mut earlier, true);

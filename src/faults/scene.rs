@@ -11,7 +11,7 @@ use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, Result};
 use crate::options::{Durability, Options};
 use crate::publish::{Before, Terms};
-use crate::{Committed, Entry, File, Folder, faults, publish, rename, sys};
+use crate::{Committed, Entry, File, Folder, publish, rename, sys};
 
 /// Everything in a folder, by its path in it: type, mode, user xattr and content.
 pub(super) type Snapshot = BTreeMap<String, String>;
@@ -159,11 +159,7 @@ fn publish_file(options: &Options<File>, dir: &Path) -> Result<Committed> {
 fn write(dir: &Path, durability: Durability) -> Result<Committed> {
     // As the binding writes a buffer: half of it is there when the disk is full.
     let fill = |file: &mut fs::File, _: crate::checkpoint::Checkpoint| {
-        for half in [b"ne", &b"w"[..]] {
-            faults::intercept("write", || Ok(()))?;
-            file.write_all(half)?;
-        }
-        Ok(())
+        [b"ne", &b"w"[..]].into_iter().try_for_each(|half| sys::write_all(file.as_fd(), half.into()))
     };
     let options = File::options().overwrite(true).durability(durability);
     options.write_with(sys::CWD, &dir.join(NAME), fill, &mut crate::checkpoint::go_on)

@@ -38,6 +38,19 @@ fn one_failing_call_breaks_no_promise_however_is_synced() {
 }
 
 #[test]
+fn one_failing_call_breaks_no_promise_where_the_mount_is_known() {
+    let sample = Sample::new();
+    let (place, _) = places().swap_remove(0);
+    mount::remembering(|| {
+        // Each operation has run once: nothing is left to try.
+        judges(&place, &[Durability::None], |_| {});
+        let mut complaints = Complaints::default();
+        judges(&place, &[Durability::None], |judge| drop(judge.single(&sample, &mut complaints)));
+        complaints.settle(&format!("single faults where the mount is known ({sample})"));
+    });
+}
+
+#[test]
 fn two_failing_calls_break_no_promise() {
     let sample = Sample::new();
     let (place, durabilities) = places().swap_remove(0);

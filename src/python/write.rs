@@ -158,7 +158,7 @@ pub(super) fn write(
 fn fill(file: &std::fs::File, mut memory: Memory, checkpoint: Checkpoint) -> std::io::Result<()> {
     loop {
         let (chunk, rest) = memory.split(CHUNK);
-        sys::write_memory(file.as_fd(), chunk)?;
+        sys::write_all(file.as_fd(), chunk)?;
         if rest.is_empty() {
             return Ok(());
         }

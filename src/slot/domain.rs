@@ -6,23 +6,18 @@
 //! 6.1). There each name carries the number of its domain, so that writers of two domains never meet in one slot.
 
 use std::ffi::OsString;
-use std::sync::{Mutex, OnceLock};
+use std::path::Path;
+use std::sync::OnceLock;
 
 use super::beside::Beside;
 use super::name::{self, Kind, fnv1a};
-
+use crate::mount::MountId;
 use crate::sys::filesystems::{BCACHEFS, BTRFS, EXFAT, EXT4, F2FS, JFS, NILFS, OVERLAY, RAMFS, TMPFS, VFAT, XFS, ZFS};
 use crate::sys::{self, Stat};
 
 /// Local filesystems: one kernel mounts each of them, and keeps its locks by inode. Cluster filesystems (GFS2, OCFS2,
 /// Ceph, Lustre) are left out: whether their locks reach the other machines depends on how each is mounted.
 const SEEN_BY_ALL: [u64; 13] = [EXT4, XFS, BTRFS, BCACHEFS, F2FS, JFS, NILFS, TMPFS, RAMFS, OVERLAY, VFAT, EXFAT, ZFS];
-
-/// How many mounts are remembered. Other mounts are asked for their type each time.
-const MAX_REMEMBERED: usize = 64;
-
-/// The numbers, which no later mount gets, of mounts whose locks are seen by all.
-static KNOWN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
 /// How far a lock on a folder is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,9 +66,7 @@ impl Beside<'_> {
 
 /// Notes the mount and the user that a file shows which this process has just made in the folder.
 pub(crate) fn learn(beside: Beside, file: &Stat) {
-    if file.mount_is_unique {
-        beside.known.mount.get_or_init(|| file.mount);
-    }
+    beside.known.mount_id.get_or_init(|| MountId::of(file));
     // A server may make owners up.
     if beside.domain().is_none() {
         beside.known.user.know(file.uid);
@@ -86,25 +79,8 @@ fn of(beside: Beside) -> Option<u64> {
     if let Some(pretended) = crate::explore::lock_domain() {
         return Some(pretended);
     }
-    let folder = beside.known.folder.get().filter(|folder| folder.mount_is_unique).map(|folder| folder.mount);
-    let looked = folder.or(beside.known.mount.get().copied());
-    // This lock is tried, not waited for: a child of fork(2) may have inherited it locked.
-    if let (Some(mount), Ok(known)) = (looked, KNOWN.try_lock()) {
-        if known.contains(&mount) {
-            return None;
-        }
-    }
     // On a filesystem that does not tell its type, locks are not known to be seen by all.
-    let kind = sys::filesystem(beside.dir).unwrap_or_default();
-    if !SEEN_BY_ALL.contains(&kind) {
-        return Some(number(beside.folder().ok().as_ref()));
-    }
-    if let (Some(mount), Ok(mut known)) = (looked, KNOWN.try_lock()) {
-        if known.len() < MAX_REMEMBERED {
-            known.push(mount);
-        }
-    }
-    None
+    if SEEN_BY_ALL.contains(&beside.filesystem()) { None } else { Some(number(beside.folder().ok().as_ref())) }
 }
 
 /// The number of a lock domain: a hash of the kernel's boot id and of the mounted filesystem's device number. FUSE and
@@ -112,7 +88,7 @@ fn of(beside: Beside) -> Option<u64> {
 fn number(folder: Option<&Stat>) -> u64 {
     static BOOT: OnceLock<u64> = OnceLock::new();
     // Without /proc every process is a domain of its own.
-    let boot = *BOOT.get_or_init(|| match std::fs::read("/proc/sys/kernel/random/boot_id") {
+    let boot = *BOOT.get_or_init(|| match sys::read_file(Path::new("/proc/sys/kernel/random/boot_id")) {
         Ok(id) if !id.is_empty() => fnv1a(&id),
         _ => sys::random().unwrap_or_else(|_| u64::from(std::process::id())),
     });

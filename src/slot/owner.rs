@@ -43,7 +43,7 @@ impl Beside<'_> {
             return Ok(true);
         }
         let known = self.known.fresh.get().is_some();
-        if known || sys::filesystem(self.dir).is_ok_and(|kind| KEEPS_OWNERS.contains(&kind)) {
+        if known || KEEPS_OWNERS.contains(&self.filesystem()) {
             return Ok(false);
         }
         self.learn_from_a_file(folder)?;

@@ -1,12 +1,17 @@
 //! How much there is to be written to disks.
 
+use std::path::Path;
+
+use crate::sys;
+
 /// What programs have changed and disks do not have yet, in MiB: an upper bound for any one filesystem. 0 if nobody says.
 pub(super) fn dirty() -> u64 {
     #[cfg(test)]
     if let Some(pretended) = PRETENDED.get() {
         return pretended;
     }
-    std::fs::read_to_string("/proc/meminfo").map_or(0, |table| sum(&table))
+    let table = sys::read_file(Path::new("/proc/meminfo"));
+    table.map_or(0, |table| sum(&String::from_utf8_lossy(&table)))
 }
 
 /// Adds up the lines of `proc_meminfo(5)`, which are in KiB.

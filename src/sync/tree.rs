@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, s
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::memory;
 use crate::checkpoint::Checkpoint;
 use crate::sys::{self, errno};
 use crate::tree::{self, Visitor};
@@ -34,6 +35,8 @@ const HEARING: Duration = Duration::from_millis(50);
 
 /// Up to so many files are synced one by one, whatever else is to be written.
 const FEW: u64 = 4;
+/// How many folders beside them may be open at once.
+const MAX_OPEN: usize = 16;
 
 /// Visits each file: begins to write it, and waits for many at once.
 struct Sync<'a, 'b> {
@@ -231,13 +234,43 @@ fn work(batches: &Mutex<Receiver<Vec<OwnedFd>>>, report: &Sender<io::Result<()>>
     drop(report.send(result));
 }
 
-/// Counts a tree until it is known to be worth a `syncfs`.
+/// How large a tree is, as far as its sync is concerned.
+pub(super) enum Size {
+    /// One `syncfs` is cheaper than the files one by one.
+    Many,
+    Some,
+    /// So small that all of it is open.
+    Few(Few),
+}
+
+/// All files and folders of a small tree but the root; folders after what is in them.
+#[derive(Default)]
+pub(super) struct Few {
+    files: Vec<OwnedFd>,
+    folders: Vec<OwnedFd>,
+}
+
+impl Few {
+    /// Syncs all, and the root.
+    pub(super) fn sync(self, root: BorrowedFd, checkpoint: Checkpoint) -> io::Result<()> {
+        for fd in &self.files {
+            sys::start_writing(fd.as_fd())?;
+        }
+        wait_for(self.files.into_iter().chain(self.folders), false)?;
+        checkpoint()?;
+        sys::fsync(root)
+    }
+}
+
+/// Counts a tree until it is known to be worth a `syncfs`, and opens what is in it as long as that is little.
 struct Count {
     files: u64,
     bytes: u64,
-    /// What else is to be written, in MiB.
-    unrelated: u64,
+    /// What else is to be written, in MiB; asked if there are more than a few files.
+    unrelated: Option<u64>,
     many: bool,
+    /// `None`: there is more than that, or something cannot be opened.
+    few: Option<Few>,
 }
 
 impl Visitor for Count {
@@ -247,31 +280,58 @@ impl Visitor for Count {
         }
         self.files += 1;
         // Few are few, however large.
-        if self.files > FEW && self.unrelated > FEW {
+        if self.files <= FEW {
+            if let Some(few) = &mut self.few {
+                match sys::open_to_sync(dir, name) {
+                    Ok(fd) => few.files.push(fd),
+                    // The sync of the whole tree says why.
+                    Err(_) => self.few = None,
+                }
+            }
+            return Ok(());
+        }
+        self.few = None;
+        let unrelated = *self.unrelated.get_or_insert_with(memory::dirty);
+        if unrelated > FEW {
             self.bytes += sys::stat(dir, name)?.map_or(0, |stat| stat.allocated);
         }
-        self.many = self.files + (self.bytes >> 20) > self.unrelated.max(FEW);
+        self.many = self.files + (self.bytes >> 20) > unrelated.max(FEW);
         // Ends the walk.
         if self.many { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }
 
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
         match sys::open_folder_same_mount(dir, name) {
-            Err(error) if errno(&error) == libc::EXDEV || is_refusal(&error) => Ok(None),
+            Err(error) if errno(&error) == libc::EXDEV => Ok(None),
+            Err(error) if is_refusal(&error) => {
+                self.few = None;
+                Ok(None)
+            }
             other => other.map(Some),
         }
     }
 
-    fn leave(&mut self, _folder: BorrowedFd, _dir: BorrowedFd, _name: &OsStr) -> io::Result<()> {
+    fn leave(&mut self, folder: BorrowedFd, _dir: BorrowedFd, _name: &OsStr) -> io::Result<()> {
+        let Some(few) = self.few.as_mut().filter(|few| few.folders.len() < MAX_OPEN) else {
+            self.few = None;
+            return Ok(());
+        };
+        match sys::duplicate(folder, 3) {
+            Ok(copy) => few.folders.push(copy),
+            Err(_) => self.few = None,
+        }
         Ok(())
     }
 }
 
-/// Is one `syncfs` cheaper than the files one by one? It writes what everybody has changed in the filesystem: `dirty`
-/// MiB at most, of which the tree has a part. A file by itself costs about as much as a MiB of others' data (see
-/// `benches/syncing.rs` and `docs/syncing.md`).
-pub(super) fn is_many(root: BorrowedFd, dirty: u64, checkpoint: Checkpoint) -> io::Result<bool> {
-    let mut count = Count { files: 0, bytes: 0, unrelated: dirty, many: false };
+/// Is one `syncfs` cheaper than the files one by one? It writes what everybody has changed in the filesystem, of which the
+/// tree has a part. A file by itself costs about as much as a MiB of others' data (see `benches/syncing.rs` and
+/// `docs/syncing.md`).
+pub(super) fn size(root: BorrowedFd, checkpoint: Checkpoint) -> io::Result<Size> {
+    let mut count = Count { files: 0, bytes: 0, unrelated: None, many: false, few: Some(Few::default()) };
     let walked = tree::walk(sys::open_folder(root, OsStr::new("."))?, &mut count, checkpoint);
-    if count.many { Ok(true) } else { walked.map(|()| false) }
+    if count.many {
+        return Ok(Size::Many);
+    }
+    walked.map(|()| count.few.map_or(Size::Some, Size::Few))
 }

@@ -8,7 +8,6 @@ use nix::unistd;
 use super::call::{errno, retry};
 
 /// Memory that is only ever read by the kernel, so that its owner (a Python buffer) may write to it meanwhile.
-#[cfg(feature = "python")]
 #[derive(Clone, Copy)]
 pub(crate) struct Memory<'a> {
     start: *const u8,
@@ -17,24 +16,21 @@ pub(crate) struct Memory<'a> {
 }
 
 // SAFETY: no thread of this process reads or writes through it.
-#[cfg(feature = "python")]
 unsafe impl Send for Memory<'_> {}
 
 // SAFETY: as above.
-#[cfg(feature = "python")]
 unsafe impl Sync for Memory<'_> {}
 
-#[cfg(feature = "python")]
 impl<'a> From<&'a [u8]> for Memory<'a> {
     fn from(bytes: &'a [u8]) -> Self {
         Self { start: bytes.as_ptr(), len: bytes.len(), owner: std::marker::PhantomData }
     }
 }
 
-#[cfg(feature = "python")]
 impl Memory<'_> {
     /// # Safety
     /// `len` bytes from `start` on are in one allocation, which is not freed for as long as `'a` lasts.
+    #[cfg(feature = "python")]
     pub(crate) unsafe fn new(start: *const u8, len: usize) -> Self {
         Self { start, len, owner: std::marker::PhantomData }
     }
@@ -50,9 +46,13 @@ impl Memory<'_> {
     }
 }
 
+/// `read(2)` at the file's position.
+pub(crate) fn read(fd: BorrowedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    retry("read", || unistd::read(fd, buffer))
+}
+
 /// Writes all of a memory range: a short write is continued, an interrupted one repeated.
-#[cfg(feature = "python")]
-pub(crate) fn write_memory(fd: BorrowedFd, mut rest: Memory) -> io::Result<()> {
+pub(crate) fn write_all(fd: BorrowedFd, mut rest: Memory) -> io::Result<()> {
     while !rest.is_empty() {
         // SAFETY: the borrow in `Memory` keeps these bytes from being freed, and the kernel only reads them.
         let call = || unsafe { libc::write(fd.as_raw_fd(), rest.start.cast(), rest.len) };

@@ -1,6 +1,6 @@
 //! The calls that copy files and what belongs to them.
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{CStr, OsStr};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -122,9 +122,4 @@ pub(crate) fn set_times_of_name(at: BorrowedFd, name: &OsStr, [accessed, modifie
 pub(crate) fn get_xattr_of(fd: BorrowedFd, name: &CStr) -> io::Result<Option<Vec<u8>>> {
     // SAFETY: `filled` passes a buffer and its length; the name is NUL-terminated.
     filled("fgetxattr", |buffer, size| unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), buffer, size) })
-}
-
-/// The path of an open file as the kernel knows it now (`proc(5)`, `/proc/self/fd`).
-pub(crate) fn path_now(fd: BorrowedFd) -> io::Result<OsString> {
-    once("readlink", || fcntl::readlink(super::open::proc_path(fd).as_os_str()))
 }

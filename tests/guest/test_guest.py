@@ -32,7 +32,8 @@ _ORDINARY: Final = (
 _SMOKE: Final = (
     *_IN_TWO,
     *("tests/python/test_probe.py", "tests/python/test_filesystems.py"),
-    *("tests/python/test_folder.py", "-k", "ext4 or (test_probe and (overlay or bindfs))"),
+    *("tests/python/test_folder.py", "tests/guest/inside/test_mounts.py"),
+    *("-k", "ext4 or test_mounts or (test_probe and (overlay or bindfs))"),
 )
 
 
