@@ -349,8 +349,8 @@ pub(super) struct Judged {
     pub(super) outcome: Outcome,
 }
 
-/// Makes the core remember the type of a mount and what it can do, for which it asks once in a process. So every schedule makes the same
-/// calls, whether it is the first or not.
+/// Makes the core remember for what it asks once in a process: the type of a mount, what that can do, and whether `/proc`
+/// is mounted. So every schedule makes the same calls, whether it is the first or not.
 fn remember_the_mount(dir: &Path) {
     let folder = sys::open_folder(sys::CWD, dir.as_os_str()).expect("the scene's folder");
     let known = Known::default();
@@ -358,6 +358,7 @@ fn remember_the_mount(dir: &Path) {
     beside.folder().expect("the scene's folder");
     beside.domain();
     beside.has_done(sys::EXCHANGE | sys::NOREPLACE);
+    drop(crate::Snapshot::open(dir).expect("a snapshot of the scene's folder"));
 }
 
 /// Runs a mix under a plan, in a folder of its own in `place`.
