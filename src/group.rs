@@ -3,40 +3,32 @@
 //! Each member, once it is complete, gets a number for a name in a slot of the group (one a mount, beside the first
 //! destination there), and its descriptors are closed: what stays open does not grow with the group.
 
-use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, HashSet};
+mod place;
+mod take_back;
+
 use std::ffi::{OsStr, OsString};
-use std::hash::BuildHasher;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::committed::Committed;
-use crate::destination::{Check, Destination, Kind, folder_conflict};
+use crate::destination::{Check, Kind, folder_conflict};
+use crate::draft::{Draft, Ready};
 use crate::error::{Error, ErrorKind, Result};
 use crate::file::File;
-use crate::folder::{Entry, Folder};
 use crate::metadata;
 use crate::options::{Durability, Options, Settings};
-use crate::path::split;
-use crate::publish::{self, Exchanged, InSlot, Terms};
-use crate::slot::{self, Slot};
+use crate::process::Process;
+use crate::publish::{self, Displaced, Exchanged, InSlot, Published, Terms};
+use crate::slot;
 use crate::sync;
 use crate::sys;
 use crate::tree;
-use crate::trial;
+use place::{Place, Places};
 
-/// So many folders of destinations are kept open; the others are opened again when they are needed, and must be the same.
-const OPEN: usize = 64;
 /// How many publishes go between two looks for Ctrl-C.
 const STRIDE: usize = 64;
-/// So many paths are named in an error; of the others the number is told.
-const NAMED: usize = 3;
-
-/// Only the end of the group takes the slot, and that consumes the group.
-const OWN_SLOT: &str = "a slot until the end";
 
 /// Many new versions, published together.
 ///
@@ -68,118 +60,28 @@ const OWN_SLOT: &str = "a slot until the end";
 #[derive(Debug)]
 pub struct Group {
     durability: Durability,
-    homes: Vec<Home>,
-    parents: Vec<Parent>,
-    /// Device, inode and mount of each of them.
-    places: HashMap<(u64, u64, usize), u32>,
-    /// Their paths, and those of all folders above.
-    paths: HashMap<PathBuf, u32>,
-    above: HashSet<PathBuf>,
+    places: Places,
     members: Vec<Member>,
-    /// Hashes of the destinations, to refuse one that comes twice.
-    known: HashSet<u64>,
-    hasher: RandomState,
-    /// The destinations of bodies that are running, by numbers.
-    expected: HashMap<u64, PathBuf>,
     /// What could not be removed, so far.
     leftover: Option<Error>,
-    /// The process that it belongs to.
-    generation: u32,
-}
-
-/// The slot of the group on one mount.
-#[derive(Debug)]
-struct Home {
-    mount: Option<u64>,
-    device: u64,
-    /// Whose slot it is: the first destination here.
-    destination: Destination,
-    /// Taken when nothing is left to clean up.
-    slot: Option<Slot>,
-    /// Has an exchange been tried in it?
-    exchanges: bool,
-}
-
-impl Home {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.slot.as_ref().expect(OWN_SLOT).fd.as_fd()
-    }
-}
-
-/// A folder of destinations.
-#[derive(Debug)]
-struct Parent {
-    path: PathBuf,
-    /// As the caller wrote it, up to the name.
-    written: PathBuf,
-    device: u64,
-    inode: u64,
-    home: u32,
-    fd: Option<OwnedFd>,
-}
-
-impl Parent {
-    /// The folder that was opened at the start, whatever has its path now.
-    fn open(&self) -> io::Result<OwnedFd> {
-        if let Some(fd) = &self.fd {
-            return fd.try_clone();
-        }
-        let (fd, _) = sys::open_parent(sys::CWD, self.path.as_os_str(), false)?;
-        let stat = sys::stat_fd(fd.as_fd())?;
-        if (stat.dev, stat.ino) == (self.device, self.inode) {
-            Ok(fd)
-        } else {
-            Err(io::Error::from_raw_os_error(libc::ENOENT))
-        }
-    }
+    process: Process,
 }
 
 /// A new version that waits for its publish; its name in the slot is its number.
 #[derive(Debug)]
 struct Member {
-    name: Box<OsStr>,
-    /// The path, where the caller wrote it in another way than that of the folder's first member.
-    written: Option<Box<Path>>,
+    place: Place,
     inode: u64,
-    parent: u32,
-    /// The mode that it cannot be moved with.
-    later: Option<u32>,
-    /// The modification time that its body has set, of a folder.
-    time: Option<(i64, u32)>,
-    /// The mode that the displaced folder gets back if it is.
-    displaced_mode: Option<u32>,
     kind: Kind,
     overwrite: bool,
     /// Is there something to replace? After the publish: was there?
     replaces: bool,
-}
-
-/// What a guard says of the version that it has moved to a group's slot.
-pub(crate) struct HandedOver {
-    pub(crate) kind: Kind,
-    pub(crate) later: Option<u32>,
-    pub(crate) time: Option<(i64, u32)>,
-    pub(crate) leftover: Option<Error>,
-}
-
-/// The error of a guard that a group cannot take.
-pub(crate) fn refused(destination: &Destination) -> Error {
-    Error::errno("adding to a group", &destination.path, libc::EINVAL)
-        .hint("a group takes no update, backup or tmp_dir: commit that one by itself")
-}
-
-/// Where the folder of a destination is, whatever the caller calls it.
-fn real_path(destination: &Destination) -> Result<PathBuf> {
-    let path = sys::path_now(destination.parent()).map(PathBuf::from);
-    // Without /proc; of a path that is too long to be asked for, too.
-    let path = path.or_else(|_| sys::real_path(split(&destination.path).map_err(io::Error::from)?.0));
-    path.map_err(|error| destination.failed("looking at the parent folder", error))
-}
-
-/// A path without its name.
-fn written(path: &Path, name: &OsStr) -> PathBuf {
-    let whole = path.as_os_str().as_bytes();
-    PathBuf::from(OsStr::from_bytes(whole.strip_suffix(name.as_bytes()).unwrap_or(whole)))
+    /// The mode that it cannot be moved with.
+    later: Option<u32>,
+    /// The modification time that its body has set, of a folder.
+    time: Option<(i64, u32)>,
+    /// The mode that the displaced folder gets back if it is taken back.
+    displaced_mode: Option<u32>,
 }
 
 fn number(index: usize) -> OsString {
@@ -190,21 +92,8 @@ impl Group {
     /// Starts an empty group.
     #[must_use]
     pub fn new(durability: Durability) -> Self {
-        let generation = sys::fork_generation();
-        Self {
-            durability,
-            homes: Vec::new(),
-            parents: Vec::new(),
-            places: HashMap::new(),
-            paths: HashMap::new(),
-            above: HashSet::new(),
-            members: Vec::new(),
-            known: HashSet::new(),
-            hasher: RandomState::new(),
-            expected: HashMap::new(),
-            leftover: None,
-            generation,
-        }
+        let (places, process) = (Places::default(), Process::current());
+        Self { durability, places, members: Vec::new(), leftover: None, process }
     }
 
     /// How many members it has.
@@ -213,9 +102,22 @@ impl Group {
         self.members.len()
     }
 
+    /// Refuses, before a body runs, what would be refused after it; answers a number by which to [`forget`](Self::forget) it.
+    #[cfg(feature = "python")]
+    pub(crate) fn announce(&mut self, destination: &crate::destination::Destination) -> Result<u64> {
+        self.owned()?;
+        self.places.announce(destination)
+    }
+
+    /// The body of a destination has ended.
+    #[cfg(feature = "python")]
+    pub(crate) fn forget(&mut self, number: u64) {
+        self.places.forget(number);
+    }
+
     /// Adds a whole file.
     pub fn write(&mut self, options: &Options<File>, path: impl AsRef<Path>, content: impl AsRef<[u8]>) -> Result<()> {
-        let fill = |file: &mut std::fs::File, _: Checkpoint| sys::write_all(file.as_fd(), content.as_ref().into());
+        let fill = |file: &std::fs::File, _: Checkpoint| sys::write_all(file.as_fd(), content.as_ref().into());
         self.write_with(options, sys::CWD, path.as_ref(), fill, &mut checkpoint::go_on)
     }
 
@@ -224,268 +126,94 @@ impl Group {
         options: &Options<File>,
         dir: BorrowedFd,
         path: &Path,
-        fill: impl FnOnce(&mut std::fs::File, Checkpoint) -> io::Result<()>,
+        fill: impl FnOnce(&std::fs::File, Checkpoint) -> io::Result<()>,
         checkpoint: Checkpoint,
     ) -> Result<()> {
-        let (staged, _) = options.filled(dir, path, fill, checkpoint)?;
-        self.add_file(staged)
+        self.add_file(options.filled(dir, path, fill, checkpoint)?)
     }
 
     /// Adds a file that has been written; nothing of it is visible yet.
     pub fn add_file(&mut self, file: File) -> Result<()> {
-        let overwrite = file.overwrites();
-        let (place, home) = self.place(file.place())?;
-        self.put(place, home, overwrite, |slot, name| file.hand_over(slot, name))
+        self.add_draft(file.draft)
     }
 
-    /// Adds a folder that has been filled; nothing of it is visible yet.
-    pub fn add_folder(&mut self, folder: Folder) -> Result<()> {
-        let overwrite = folder.overwrites();
-        let (place, home) = self.place(folder.place())?;
-        self.put(place, home, overwrite, |slot, name| folder.hand_over(slot, name))
+    /// Adds a version that is complete.
+    pub(crate) fn add_draft(&mut self, draft: Draft) -> Result<()> {
+        let overwrite = draft.settings.overwrite;
+        self.owned()?;
+        let place = self.places.place(&draft.destination)?;
+        self.put(place, overwrite, |slot, name| draft.hand_over(slot, name))
     }
 
-    /// Adds what a tool has made, and what it has left beside that if the entry says so ([`Options::siblings`]); nothing of
-    /// it is visible yet.
-    pub fn add_entry(&mut self, entry: Entry) -> Result<()> {
+    /// Adds the siblings of an entry, and after them the entry, so that it is published last.
+    pub(crate) fn add_with_siblings(&mut self, draft: Draft, siblings: Vec<OsString>) -> Result<()> {
         let first = self.members.len();
-        let added = self.add_siblings(&entry).and_then(|()| {
-            let overwrite = entry.overwrites();
-            let (place, home) = self.place(entry.place())?;
-            self.put(place, home, overwrite, |slot, name| entry.hand_over(slot, name))
-        });
+        let added = self.add_siblings(&draft, siblings).and_then(|()| self.add_draft(draft));
         if added.is_err() {
             self.withdraw(first);
         }
         added
     }
 
-    /// Adds the siblings of an entry: before it, so that it is published last.
-    fn add_siblings(&mut self, entry: &Entry) -> Result<()> {
-        let siblings = entry.siblings()?;
+    fn add_siblings(&mut self, draft: &Draft, siblings: Vec<OsString>) -> Result<()> {
         if !siblings.is_empty() {
             // Its own slot, not one of a sibling's, is where its next writer looks.
-            self.expect(entry.place())?;
+            self.owned()?;
+            self.places.expect(&draft.destination)?;
         }
         for name in siblings {
-            let destination = entry.place().sibling(name)?;
-            let (place, home) = self.place(&destination)?;
-            self.put(place, home, entry.overwrites(), |slot, name| entry.hand_over_sibling(&destination, slot, name))?;
+            let destination = draft.destination.sibling(name)?;
+            let place = self.places.place(&destination)?;
+            self.put(place, draft.settings.overwrite, |slot, name| {
+                Ok((draft.hand_over_sibling(&destination, slot, name)?, None))
+            })?;
         }
         Ok(())
     }
 
-    /// Forgets the members from a number on, since what they belong to could not be added.
-    fn withdraw(&mut self, first: usize) {
-        for index in (first..self.members.len()).rev() {
-            if let Some(member) = self.members.pop() {
-                let removed = tree::remove_named(self.home(&member).fd(), &number(index));
-                let left = removed.err().map(|error| self.failed(&member, "rolling back", error));
-                self.leftover = self.leftover.take().or(left);
-                let hash = self.hasher.hash_one((member.parent, &*member.name));
-                self.known.remove(&hash);
-            }
-        }
-    }
-
-    /// Refuses, before a body runs, what would be refused after it; answers a number by which to [`forget`](Self::forget) it.
-    #[cfg(feature = "python")]
-    pub(crate) fn announce(&mut self, destination: &Destination) -> Result<u64> {
-        let path = real_path(destination)?;
-        self.check_alone(destination, &path)?;
-        self.expect(destination)?;
-        let number = self.expected.keys().max().map_or(0, |last| last + 1);
-        self.expected.insert(number, path.join(&destination.name));
-        Ok(number)
-    }
-
-    /// The body of a destination has ended.
-    #[cfg(feature = "python")]
-    pub(crate) fn forget(&mut self, number: u64) {
-        self.expected.remove(&number);
-    }
-
-    /// Refuses a destination that is in the group already, or lies in another one, or holds another one: which of them is
-    /// published last would decide what is there. `folder` is where it is.
-    fn check_alone(&self, destination: &Destination, folder: &Path) -> Result<()> {
-        let path = folder.join(&destination.name);
-        let refuse = |hint: &str| Err(Error::errno("adding to a group", &destination.path, libc::EINVAL).hint(hint));
-        let holds = self.above.contains(&path) || self.expected.values().any(|other| other.starts_with(&path));
-        let same = self.has(folder, &destination.name) || self.expected.values().any(|other| *other == path);
-        if same {
-            return refuse("it is in this group already");
-        }
-        if holds {
-            return refuse("it holds a destination that is in this group: write that one into its staging instead");
-        }
-        // A folder of destinations was looked at when the first of them came, and what came later holds none of them.
-        let fresh = !self.paths.contains_key(folder);
-        let mut above = folder.ancestors().filter(|_| fresh);
-        let inside = above.any(|above| match (above.parent(), above.file_name()) {
-            (Some(parent), Some(name)) => self.has(parent, name),
-            _ => false,
-        });
-        if inside || self.expected.values().any(|other| path.starts_with(other)) {
-            return refuse(
-                "it lies in a destination that is in this group: write it into the staging of that one instead",
-            );
-        }
-        Ok(())
-    }
-
-    /// Is this a destination of the group?
-    fn has(&self, folder: &Path, name: &OsStr) -> bool {
-        let Some(&parent) = self.paths.get(folder) else { return false };
-        self.known.contains(&self.hasher.hash_one((parent, name)))
-            && self.members.iter().any(|member| member.parent == parent && *member.name == *name)
-    }
-
-    /// Refuses, before a body runs, what would be refused after it; makes the slot on this mount.
-    fn expect(&mut self, destination: &Destination) -> Result<usize> {
-        self.owned()?;
-        let failed = |error| destination.unstaged(error);
-        let parent = sys::stat_fd(destination.parent()).map_err(failed)?;
-        let (device, mut mount) = (parent.dev, Some(parent.mount));
-        if !parent.mount_is_unique {
-            mount = sys::mount_id(destination.parent()).map_err(failed)?;
-        }
-        let here = self.homes.iter().position(|home| (home.device, home.mount) == (device, mount));
-        let index = if let Some(index) = here {
-            index
-        } else {
-            let parent = destination.parent().try_clone_to_owned().map_err(failed)?;
-            let known = destination.known_of_mount();
-            let own = Destination::known(destination.path.clone(), destination.name.clone(), parent, known);
-            let slot = Slot::take(own.slots()).map_err(failed)?;
-            let tried = trial::try_to_move_a_file(&own, slot.fd.as_fd());
-            if let Err(error) = tried {
-                // It is empty; if it resists, the next writer removes it.
-                drop(slot.give_back(own.slots(), &mut checkpoint::go_on));
-                return Err(error);
-            }
-            self.homes.push(Home { mount, device, destination: own, slot: Some(slot), exchanges: false });
-            self.homes.len() - 1
-        };
-        if !self.places.contains_key(&(parent.dev, parent.ino, index)) {
-            let home = &self.homes[index];
-            trial::try_to_move_from(&home.destination, home.slot.as_ref().expect(OWN_SLOT), destination)?;
-        }
-        let home = &mut self.homes[index];
-        if !home.exchanges && destination.stat()?.is_some() {
-            trial::try_to_exchange(destination, home.fd())?;
-            home.exchanges = true;
-        }
-        Ok(index)
-    }
-
-    /// Finds the folder and the mount of a destination, and refuses one that is there twice.
-    fn place(&mut self, destination: &Destination) -> Result<(Member, usize)> {
-        let home = self.expect(destination)?;
-        let failed = |error| destination.unstaged(error);
-        let stat = sys::stat_fd(destination.parent()).map_err(failed)?;
-        let identity = (stat.dev, stat.ino, home);
-        let parent = if let Some(parent) = self.places.get(&identity) {
-            let parent = *parent;
-            self.check_alone(destination, &self.parents[parent as usize].path)?;
-            parent
-        } else {
-            let path = real_path(destination)?;
-            self.check_alone(destination, &path)?;
-            let written = written(&destination.path, &destination.name);
-            let fd = (self.parents.len() < OPEN).then(|| destination.parent().try_clone_to_owned()).transpose();
-            let parent = Parent {
-                path,
-                written,
-                device: stat.dev,
-                inode: stat.ino,
-                home: index32(home),
-                fd: fd.map_err(failed)?,
-            };
-            let number = index32(self.parents.len());
-            self.above.extend(parent.path.ancestors().map(Path::to_owned));
-            self.paths.insert(parent.path.clone(), number);
-            self.parents.push(parent);
-            self.places.insert(identity, number);
-            number
-        };
-        self.known.insert(self.hasher.hash_one((parent, destination.name.as_os_str())));
-        let usual = self.parents[parent as usize].written.join(&destination.name) == destination.path;
-        let member = Member {
-            name: destination.name.as_os_str().into(),
-            written: (!usual).then(|| destination.path.as_path().into()),
-            inode: 0,
-            parent,
-            later: None,
-            time: None,
-            displaced_mode: None,
-            kind: Kind::Any,
-            overwrite: false,
-            replaces: false,
-        };
-        Ok((member, home))
-    }
-
+    /// Takes what is handed over under the next number.
     fn put(
         &mut self,
-        member: Member,
-        home: usize,
+        place: Place,
         overwrite: bool,
-        hand_over: impl FnOnce(BorrowedFd, &OsStr) -> Result<HandedOver>,
+        hand_over: impl FnOnce(BorrowedFd, &OsStr) -> Result<(Ready, Option<Error>)>,
     ) -> Result<()> {
         let name = number(self.members.len());
-        let slot = self.homes[home].fd();
+        let slot = self.places.home(&place).fd();
         let put = hand_over(slot, &name).and_then(|handed| {
-            let stat = sys::stat(slot, &name).map_err(|error| self.failed(&member, "staging in the group", error))?;
-            let vanished = || self.failed(&member, "staging in the group", io::Error::from_raw_os_error(libc::ENOENT));
-            Ok((handed, stat.ok_or_else(vanished)?))
+            let stat = sys::stat(slot, &name).and_then(|stat| stat.ok_or(io::Error::from_raw_os_error(libc::ENOENT)));
+            Ok((handed, stat.map_err(|error| self.places.failed(&place, "staging in the group", error))?))
         });
         match put {
-            Ok((HandedOver { kind, later, time, leftover }, stat)) => {
+            Ok(((ready, leftover), stat)) => {
                 self.leftover = self.leftover.take().or(leftover.map(Error::after_publish));
-                self.members.push(Member { kind, later, time, overwrite, inode: stat.ino, ..member });
+                let Ready { kind, later, time, .. } = ready;
+                let (inode, replaces, displaced_mode) = (stat.ino, false, None);
+                self.members.push(Member { place, inode, kind, overwrite, replaces, later, time, displaced_mode });
                 Ok(())
             }
             Err(error) => {
                 // What has got a name by then goes with the slot; the number is used again.
-                let left = tree::remove_named(slot, &name);
-                let hash = self.hasher.hash_one((member.parent, &*member.name));
-                self.known.remove(&hash);
-                Err(error.with_leftover(left.err().map(|left| self.failed(&member, "rolling back", left))))
+                let left = tree::remove_named(slot, &name).err();
+                let left = left.map(|error| self.places.failed(&place, "rolling back", error));
+                self.places.leave(&place);
+                Err(error.with_leftover(left))
             }
         }
     }
 
+    /// Forgets the members from a number on, since what they belong to could not be added.
+    fn withdraw(&mut self, first: usize) {
+        for (index, member) in self.members.split_off(first).into_iter().enumerate().rev() {
+            let removed = tree::remove_named(self.places.home(&member.place).fd(), &number(first + index));
+            let left = removed.err().map(|error| self.places.failed(&member.place, "rolling back", error));
+            self.leftover = self.leftover.take().or(left);
+            self.places.leave(&member.place);
+        }
+    }
+
     fn owned(&self) -> Result<()> {
-        if self.generation == sys::fork_generation() {
-            return Ok(());
-        }
-        Err(Error::errno("using a group", Path::new("a group"), libc::ECHILD).kind_is(ErrorKind::OtherProcess))
-    }
-
-    /// As the caller wrote it.
-    fn path(&self, member: &Member) -> PathBuf {
-        match &member.written {
-            Some(path) => path.to_path_buf(),
-            None => self.parents[member.parent as usize].written.join(&*member.name),
-        }
-    }
-
-    fn failed(&self, member: &Member, operation: &'static str, error: io::Error) -> Error {
-        Error::new(operation, &self.path(member), error)
-    }
-
-    fn destination(&self, member: &Member) -> Result<Destination> {
-        let parent = self.parents[member.parent as usize].open().map_err(|error| {
-            self.failed(member, "opening the parent folder", error)
-                .kind_is(ErrorKind::Conflict)
-                .hint("the folder that was there when it was added has been moved or removed")
-        })?;
-        let known = self.home(member).destination.known_of_mount();
-        Ok(Destination::known(self.path(member), member.name.to_os_string(), parent, known))
-    }
-
-    fn home(&self, member: &Member) -> &Home {
-        &self.homes[self.parents[member.parent as usize].home as usize]
+        self.process.check("using a group", Path::new("a group"))
     }
 
     /// Syncs, publishes all members and syncs their folders.
@@ -495,42 +223,31 @@ impl Group {
 
     /// The same; `checkpoint` stops it between two publishes: those before are then taken back.
     pub(crate) fn commit_with(mut self, checkpoint: Checkpoint) -> Result<Committed> {
+        self.owned()?;
         self.finish(checkpoint).map_err(|error| {
-            if self.owned().is_err() {
-                return error;
-            }
             let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESTALE | libc::ENOTDIR));
             // What is missing has gone with its folder.
             let gone = if missing && !error.committed() { self.check_places().err() } else { None };
-            let error = gone.unwrap_or(error);
             let leftover = self.give_back(&mut checkpoint::go_on);
-            error.with_leftover(leftover)
+            gone.unwrap_or(error).with_leftover(leftover)
         })
     }
 
     /// Refuses to publish anything if one of the folders was displaced or removed since it was opened.
     fn check_places(&self) -> Result<()> {
-        for (index, parent) in self.parents.iter().enumerate() {
-            let gone = parent.open().is_ok_and(|folder| {
-                let home = &self.homes[parent.home as usize].destination;
-                let was_inside = |slot: &Path| parent.path.starts_with(slot);
-                slot::is_removed(folder.as_fd()) || slot::is_displaced(folder.as_fd(), home.beside(), was_inside)
-            });
-            let member = self.members.iter().find(|member| member.parent as usize == index);
-            if let (true, Some(member)) = (gone, member) {
-                return Err(folder_conflict(&self.path(member)));
-            }
+        let gone = self.places.gone();
+        match self.members.iter().find(|member| gone.contains(&member.place.parent)) {
+            Some(member) => Err(folder_conflict(&self.places.path(&member.place))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn finish(&mut self, checkpoint: Checkpoint) -> Result<Committed> {
-        self.owned()?;
         self.check_places()?;
         for index in 0..self.members.len() {
             self.pause(index, checkpoint)?;
             let member = &self.members[index];
-            let destination = self.destination(member)?;
+            let destination = self.places.destination(&member.place)?;
             let old = destination.check(member.kind, member.overwrite, Check::AtCommit)?;
             if member.kind == Kind::File {
                 // A folder's own slot has done it.
@@ -540,7 +257,7 @@ impl Group {
             self.members[index].replaces = old.is_some();
         }
         let mut settings = Options::<File>::new().durability(self.durability).settings;
-        for home in &self.homes {
+        for home in &self.places.homes {
             sync::folder(home.fd(), home.fd(), &settings, &home.destination, checkpoint)?;
             // Where blocks are given back early, "ordered" takes what "full" takes.
             settings.durability = sync::care(settings.durability, &home.destination, false).durability;
@@ -565,20 +282,20 @@ impl Group {
         if index % STRIDE != 0 {
             return Ok(());
         }
-        checkpoint().map_err(|error| self.failed(&self.members[index], "committing", error))
+        checkpoint().map_err(|error| self.places.failed(&self.members[index].place, "committing", error))
     }
 
     fn publish(&mut self, index: usize) -> Result<()> {
         let member = &self.members[index];
-        let destination = self.destination(member)?;
+        let destination = self.places.destination(&member.place)?;
         let name = number(index);
-        let new = InSlot { slot: self.home(member).fd(), name: &name, kind: member.kind };
-        let terms = Terms { overwrite: member.overwrite, base: None, backup: None };
-        let exchanged = publish::staged(&destination, new, terms, member.replaces)?;
+        let new = InSlot { slot: self.places.home(&member.place).fd(), name: &name, kind: member.kind };
+        let terms = Terms { overwrite: member.overwrite, base: None, displaced: Displaced::Kept };
+        let published = publish::staged(&destination, new, terms, member.replaces)?;
         let member = &mut self.members[index];
-        member.replaces = exchanged.is_some();
-        if let Some(Exchanged { lock_gone, displaced_mode }) = exchanged {
-            member.displaced_mode = displaced_mode;
+        member.replaces = false;
+        if let Published::Exchanged(Exchanged { lock_gone, displaced_mode }) = published {
+            (member.replaces, member.displaced_mode) = (true, displaced_mode);
             if !lock_gone {
                 // The next writer that needs the lock, or a sweep, removes a name that resists.
                 drop(destination.remove_lock_here());
@@ -587,90 +304,13 @@ impl Group {
         Ok(())
     }
 
-    /// Takes back what was published before a failure, the last one first, and tells how that went.
-    fn take_back(&mut self, published: usize, error: Error) -> Error {
-        let (mut stay, mut leftover) = (Vec::new(), None);
-        for index in (0..published).rev() {
-            let member = &self.members[index];
-            let taken = self.destination(member).map_err(io::Error::from).and_then(|destination| {
-                let taken = self.take_one_back(member, &destination, &number(index))?;
-                let restored = member.displaced_mode.filter(|_| taken).map_or(Ok(()), |mode| {
-                    let old = sys::open_handle(destination.parent(), &member.name)?;
-                    sys::chmod_handle(old.as_fd(), mode)
-                });
-                leftover =
-                    leftover.take().or(restored.err().map(|error| self.failed(member, "restoring the mode", error)));
-                Ok(taken)
-            });
-            if !matches!(taken, Ok(true)) {
-                stay.push(self.path(member));
-            }
-        }
-        self.leftover = self.leftover.take().or(leftover);
-        if published == 0 {
-            return error;
-        }
-        if stay.is_empty() {
-            return error.not_published().and_hint(format!("the {published} published before it were taken back"));
-        }
-        let mut names: Vec<_> = stay.iter().take(NAMED).map(|path| path.display().to_string()).collect();
-        if stay.len() > NAMED {
-            names.push(format!("{} more", stay.len() - NAMED));
-        }
-        error.after_publish().and_hint(format!(
-            "these were published before it and could not be taken back, or somebody has replaced them: {}",
-            names.join(", ")
-        ))
-    }
-
-    /// Takes one publish back, unless somebody else's version is there by now. Under the publish lock: whoever has
-    /// built on our version either has published by then, or finds it gone.
-    fn take_one_back(&self, member: &Member, destination: &Destination, name: &OsStr) -> io::Result<bool> {
-        // Who holds the publish lock has a slot here, so that the next writer looks for the lock after a kill. Without one,
-        // on a full disk, the version is taken back all the same.
-        let mark = Slot::take(destination.slots()).ok();
-        let taken = self.swap_back(member, destination, name);
-        if let Some(mark) = mark {
-            // It is empty; if it resists, the next writer removes it.
-            drop(mark.give_back(destination.slots(), &mut checkpoint::go_on));
-        }
-        taken
-    }
-
-    fn swap_back(&self, member: &Member, destination: &Destination, name: &OsStr) -> io::Result<bool> {
-        let (slot, parent, target) = (self.home(member).fd(), destination.parent(), &*member.name);
-        let _lock = destination.lock_publish().map_err(io::Error::from)?;
-        let ours = |stat: Option<sys::Stat>| stat.is_some_and(|stat| stat.ino == member.inode);
-        if !ours(sys::stat(parent, target)?) {
-            return Ok(false);
-        }
-        if !member.replaces && ours(sys::stat(slot, name)?) {
-            // It was published by a link and has both names: renaming one to the other would do nothing.
-            return sys::unlink(parent, target).map(|()| true);
-        }
-        let flags = if member.replaces { sys::EXCHANGE } else { 0 };
-        let swap = || sys::renameat2(parent, target, slot, name, flags);
-        swap()?;
-        // What cannot be looked at has been ours a moment ago.
-        if matches!(sys::stat(slot, name), Ok(now) if !ours(now)) {
-            // Somebody replaced it in between without a lock: theirs goes back to its place.
-            if member.replaces {
-                swap()?;
-            } else {
-                sys::renameat2(slot, name, parent, target, sys::NOREPLACE)?;
-            }
-            return Ok(false);
-        }
-        Ok(true)
-    }
-
     /// After the publishes: sets modes that could not be moved with and times that the move has changed, and syncs the folders.
     fn settle(&self, settings: &Settings) -> Result<()> {
         let mut outcome = Ok(());
         let to_set = |member: &&Member| member.later.is_some() || member.time.is_some() && member.replaces;
         for member in self.members.iter().filter(to_set) {
             let set = || -> io::Result<()> {
-                let fd = sys::open_folder(self.parents[member.parent as usize].open()?.as_fd(), &member.name)?;
+                let fd = sys::open_folder(self.places.parent(&member.place).open()?.as_fd(), &member.place.name)?;
                 if sys::stat_fd(fd.as_fd())?.ino == member.inode {
                     if let Some(time) = member.time {
                         metadata::keep_time(fd.as_fd(), time)?;
@@ -683,20 +323,22 @@ impl Group {
                 }
                 Ok(())
             };
-            let failed = |error| self.failed(member, "setting the new version's mode and time", error).after_publish();
+            let failed = |error| {
+                self.places.failed(&member.place, "setting the new version's mode and time", error).after_publish()
+            };
             outcome = outcome.and(set().map_err(failed));
         }
         if settings.durability != Durability::Full {
             return outcome;
         }
         let mut synced = Ok(());
-        for parent in &self.parents {
+        for parent in &self.places.parents {
             let sync = || -> io::Result<()> {
                 let fd = parent.open()?;
                 match sys::open_folder(fd.as_fd(), OsStr::new(".")) {
                     Ok(folder) => sys::fsync(folder.as_fd()),
                     // Who may not read it syncs the filesystem; that this works was asked when the member came.
-                    Err(_) => sys::syncfs(self.homes[parent.home as usize].fd()),
+                    Err(_) => sys::syncfs(self.places.homes[parent.home as usize].fd()),
                 }
             };
             let failed = |error| {
@@ -713,7 +355,7 @@ impl Group {
     /// Gives the slots back, with what is in them.
     fn give_back(&mut self, checkpoint: Checkpoint) -> Option<Error> {
         let mut leftover = self.leftover.take();
-        for home in &mut self.homes {
+        for home in &mut self.places.homes {
             if let Some(slot) = home.slot.take() {
                 let given_back = slot.give_back(home.destination.slots(), checkpoint);
                 leftover = leftover
@@ -736,13 +378,9 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        if self.owned().is_ok() {
+        if self.process.is_current() {
             // Drop cannot report: what resists stays as an orphan for the next writer.
             drop(self.give_back(&mut checkpoint::go_on));
         }
     }
-}
-
-fn index32(index: usize) -> u32 {
-    u32::try_from(index).expect("fewer than 4 thousand million folders and mounts")
 }

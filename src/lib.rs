@@ -24,6 +24,7 @@ mod checkpoint;
 mod clone;
 mod committed;
 mod destination;
+mod draft;
 mod error;
 #[cfg(test)]
 mod explore;
@@ -37,6 +38,7 @@ mod mount;
 mod options;
 mod path;
 mod probe;
+mod process;
 mod publish;
 #[cfg(feature = "python")]
 mod python;

@@ -1,4 +1,4 @@
-//! Splits a path as the calls of `rename(2)` need it.
+//! Splits a path as the calls of `rename(2)` need it, and lists names in an error.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -25,6 +25,15 @@ pub(crate) fn split(path: &Path) -> Result<(&OsStr, &OsStr, bool)> {
             Ok((OsStr::from_bytes(parent), OsStr::from_bytes(name), end < bytes.len()))
         }
     }
+}
+
+/// The first `most` of some names, and the number of the others.
+pub(crate) fn listed(names: &[impl AsRef<Path>], most: usize) -> String {
+    let mut told: Vec<_> = names.iter().take(most).map(|name| name.as_ref().display().to_string()).collect();
+    if names.len() > most {
+        told.push(format!("{} more", names.len() - most));
+    }
+    told.join(", ")
 }
 
 #[cfg(test)]

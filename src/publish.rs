@@ -1,73 +1,78 @@
 //! The publish: the one system call after which the destination is the new version.
+//!
+//! ```text
+//!                     nothing is there           something is there, and may be replaced
+//!   unnamed file      Link                       gets a name in a slot, and then as below
+//!   file in a slot    RenameWithoutReplacing     Rename; Exchange if the old version is to be kept
+//!   folder            RenameWithoutReplacing     Exchange
+//! ```
+
+mod exchange;
+mod terms;
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::base::{self, Base};
+use crate::base;
 use crate::checkpoint;
 use crate::destination::{Check, Destination, Kind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::slot::{self, Linked};
 use crate::sync;
-use crate::sys::filesystems::CIFS;
-use crate::sys::{self, NOREPLACE, Stat, errno};
+use crate::sys::{self, NOREPLACE, errno};
+
+pub(crate) use exchange::Exchanged;
+use exchange::exchange;
+pub(crate) use terms::{Displaced, InSlot, NO_MOVES, Terms, is_unsupported};
+use terms::{failed, unreplaced};
 
 /// How often a destination may appear and vanish under a publish before it gives up.
 const ROUNDS: u32 = 100;
 
-/// What to say of a sandbox that forbids to move anything to another folder.
-pub(crate) const NO_MOVES: &str = "a sandbox forbids moving between folders, which this publish needs (Landlock does without \
-    LANDLOCK_ACCESS_FS_REFER, which takes Linux 5.19): allow that for the destination's folder, or publish outside of the sandbox";
-
-/// On what conditions a version is published, beside its durability.
-#[derive(Clone, Copy)]
-pub(crate) struct Terms<'a> {
-    pub(crate) overwrite: bool,
-    /// What must still be there.
-    pub(crate) base: Option<&'a Base>,
-    /// What the displaced version will be called.
-    pub(crate) backup: Option<&'a OsStr>,
+/// The one call that publishes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// `linkat`, of an unnamed file.
+    Link,
+    /// `renameat2` without a flag.
+    Rename,
+    /// `renameat2` with `RENAME_NOREPLACE`. Where that is missing `move_file` promises the same for a file; for a folder
+    /// that may replace, plain `rename` is enough: it replaces nothing but an empty folder.
+    RenameWithoutReplacing,
+    /// `renameat2` with `RENAME_EXCHANGE`, under the publish lock.
+    Exchange,
 }
 
-impl Terms<'_> {
-    /// Refuses if the present version is not the one that the body started from.
-    fn check(&self, destination: &Destination, now: Option<&Stat>) -> Result<()> {
-        match self.base {
-            Some(base) if !base.is(now, destination.slots().domain().is_none()) => {
-                Err(base::conflict(&destination.path))
-            }
-            _ => Ok(()),
+impl How {
+    /// Decides how an unnamed file is published; `exists` is what was seen just before.
+    fn of_unnamed(before: Before, terms: Terms, exists: bool) -> Self {
+        if exists || before != Before::Nothing { Self::of(Kind::File, terms, exists) } else { Self::Link }
+    }
+
+    /// Decides the same for what has a name in a slot.
+    fn of(kind: Kind, terms: Terms, exists: bool) -> Self {
+        let keeps = kind == Kind::Folder || terms.displaced != Displaced::Removed;
+        let replaces = terms.base.map_or(terms.overwrite, |base| !base.is_nothing());
+        match (keeps, exists, replaces) {
+            (true, true, _) => Self::Exchange,
+            (false, _, true) => Self::Rename,
+            (true, false, _) | (false, _, false) => Self::RenameWithoutReplacing,
         }
     }
-
-    /// The error of a destination that appeared where there was nothing.
-    fn appeared(&self, destination: &Destination, error: std::io::Error) -> Error {
-        if self.base.is_some() { base::conflict(&destination.path) } else { failed(destination, error) }
-    }
 }
 
-/// What an old kernel, a sandbox or a filesystem without flags answers to `renameat2` with flags.
-/// It is a fact about one call on one filesystem, and is never remembered.
-pub(crate) fn is_unsupported(error: &std::io::Error) -> bool {
-    matches!(errno(error), libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM)
-}
-
-fn failed(destination: &Destination, error: std::io::Error) -> Error {
-    let errno = errno(&error);
-    let error = destination.failed("publishing", error);
-    match errno {
-        libc::EEXIST | libc::ENOTEMPTY => error.hint("the destination appeared meanwhile; pass overwrite=True to replace it"),
-        libc::EXDEV if !destination.mount().is_overlay() => error.kind_is(ErrorKind::Unsupported).hint(NO_MOVES),
-        libc::EXDEV => error.hint("the destination belongs to a lower layer of an overlay (a container image), or to another mount: publish to a folder that was made in this container, or to a volume"),
-        libc::EBUSY => error.hint("the destination is a mount point or in use: publish a folder above it, or mount its parent folder"),
-        libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint("this filesystem (or sandbox) cannot publish without a moment in which the destination is missing or could be lost"),
-        libc::EACCES if CIFS.contains(&destination.slots().filesystem()) => error
-            .kind_is(ErrorKind::Busy)
-            .hint("a server of CIFS replaces no file that a program has open: try again when it is closed"),
-        libc::EPERM | libc::EACCES => error.hint("the destination may not be replaced: look at its attributes, at the sticky bit and the permissions of its folder, and at what a sandbox allows there"),
-        libc::ENOENT => error.hint("the destination's folder has been removed, or there is nothing to publish"),
-        _ => error,
-    }
+/// What a publish has left to do.
+#[derive(Debug)]
+pub(crate) enum Published {
+    /// By a link, of which watchers (`inotify(7)`) get `IN_CREATE` only. When what is open here, under the new name, is
+    /// closed, they get `IN_CLOSE_WRITE`, also if the process is killed. Its own descriptor has no name that they know.
+    /// To give the file a slot's name and to rename that takes longer: 4 µs on tmpfs and 8 on ext4, against 1.5.
+    Linked(Option<OwnedFd>),
+    /// By a rename, which gives `IN_MOVED_TO`; an unnamed file was given this name in a slot for it.
+    Renamed(Option<Linked>),
+    /// By an exchange: the displaced version is in the slot.
+    Exchanged(Exchanged),
 }
 
 /// What an unnamed file needs before it gets the destination's name.
@@ -80,18 +85,7 @@ pub(crate) enum Before {
     NameAndSync,
 }
 
-/// How an unnamed file was published.
-#[derive(Debug)]
-pub(crate) enum Published {
-    /// By a link, of which watchers (`inotify(7)`) get `IN_CREATE` only. When what is open here, under the new name, is
-    /// closed, they get `IN_CLOSE_WRITE`, also if the process is killed. Its own descriptor has no name that they know.
-    /// To give the file a slot's name and to rename that takes longer: 4 µs on tmpfs and 8 on ext4, against 1.5.
-    Linked(Option<OwnedFd>),
-    /// By renaming this name of a slot, which gives `IN_MOVED_TO`.
-    Renamed(Linked),
-}
-
-/// Publishes an unnamed file.
+/// Publishes an unnamed file; `exists` is what was seen just before.
 pub(crate) fn unnamed(
     destination: &Destination,
     file: BorrowedFd,
@@ -99,32 +93,31 @@ pub(crate) fn unnamed(
     exists: bool,
     before: Before,
 ) -> Result<Published> {
-    let fail = |error| failed(destination, error);
     if !exists {
         terms.check(destination, None)?;
     }
-    if !exists && before == Before::Nothing {
+    if How::of_unnamed(before, terms, exists) == How::Link {
         match sys::link_fd(file, destination.parent(), &destination.name) {
             Err(error) if errno(&error) == libc::EEXIST && terms.base.is_some() => {
-                return Err(terms.appeared(destination, error));
+                return Err(base::conflict(&destination.path));
             }
             Err(error) if errno(&error) == libc::EEXIST && terms.overwrite => {}
-            Err(error) => return Err(fail(error)),
+            Err(error) => return Err(failed(destination, error)),
             Ok(()) => return Ok(Published::Linked(open(destination))),
         }
     }
     let slots = destination.slots();
     // Locked before it has a name: nobody ever takes it for an orphan.
-    sys::lock(file, false).map_err(fail)?;
-    let linked = Linked::link(file, slots).map_err(fail)?;
+    let linked = sys::lock(file, false).and_then(|_| Linked::link(file, slots));
+    let linked = linked.map_err(|error| failed(destination, error))?;
     let publish = || {
         if before == Before::NameAndSync {
             sync::again(file, destination)?;
         }
-        named(destination, linked.dir(slots), &linked.name, terms)
+        staged(destination, InSlot { slot: linked.dir(slots), name: &linked.name, kind: Kind::File }, terms, exists)
     };
     match publish() {
-        Ok(()) => Ok(Published::Renamed(linked)),
+        Ok(_) => Ok(Published::Renamed(Some(linked))),
         Err(error) => {
             // If this fails too, the slot is an orphan, which the next writer removes.
             drop(sys::unlink(linked.dir(slots), &linked.name));
@@ -134,58 +127,77 @@ pub(crate) fn unnamed(
     }
 }
 
-/// Opens what was published by a link. What cannot be opened is a version that its owner may not write, or has gone:
-/// its publish counts all the same.
-fn open(destination: &Destination) -> Option<OwnedFd> {
-    sys::open_published(destination.parent(), &destination.name).ok()
-}
-
-/// Gives watchers the `IN_CLOSE_WRITE` of a version that was not published by a rename; see [`Published::Linked`].
-pub(crate) fn tell_watchers(destination: &Destination) {
-    drop(open(destination));
-}
-
-/// Publishes a file or symlink that has a name in `dir`.
-pub(crate) fn named(destination: &Destination, dir: BorrowedFd, name: &OsStr, terms: Terms) -> Result<()> {
-    let replace = || rename(destination, dir, name, 0).map_err(|error| failed(destination, error));
-    match terms.base {
-        Some(base) if !base.is_nothing() => {
-            let _lock = destination.lock_publish()?;
-            terms.check(destination, destination.stat()?.as_ref())?;
-            replace()
-        }
-        None if terms.overwrite => replace(),
-        // A name that stays in the slot goes with the slot.
-        _ => move_staged_file(destination, dir, name).map_err(|error| match errno(&error) {
-            libc::EEXIST => terms.appeared(destination, error),
-            _ => failed(destination, error),
-        }),
+/// Publishes what has a name in a slot, and decides again as long as the destination appears and vanishes; `exists` is
+/// what was seen just before.
+pub(crate) fn staged(destination: &Destination, new: InSlot, terms: Terms, exists: bool) -> Result<Published> {
+    let mut how = How::of(new.kind, terms, exists);
+    for _ in 0..ROUNDS {
+        let error = match how {
+            How::Exchange => {
+                if let Some(exchanged) = exchange(destination, new, terms)? {
+                    return Ok(Published::Exchanged(exchanged));
+                }
+                how = How::RenameWithoutReplacing;
+                continue;
+            }
+            How::Rename => return replace(destination, new, terms).map(|()| Published::Renamed(None)),
+            How::RenameWithoutReplacing | How::Link => {
+                terms.check(destination, None)?;
+                match rename_without_replacing(destination, new) {
+                    Ok(()) => return Ok(Published::Renamed(None)),
+                    Err(error) => error,
+                }
+            }
+        };
+        how = match errno(&error) {
+            _ if new.kind != Kind::File && terms.overwrite && is_unsupported(&error) => How::Rename,
+            libc::EEXIST if terms.base.is_some() => return Err(base::conflict(&destination.path)),
+            libc::EEXIST | libc::ENOTEMPTY if terms.overwrite => {
+                How::of(new.kind, terms, destination.check(new.kind, true, Check::AtCommit)?.is_some())
+            }
+            _ => return Err(failed(destination, error)),
+        };
     }
+    Err(Error::errno("publishing", &destination.path, libc::EBUSY)
+        .hint("the destination keeps appearing and vanishing"))
 }
 
-/// Renames what is staged to the destination.
-fn rename(destination: &Destination, dir: BorrowedFd, name: &OsStr, flags: u32) -> std::io::Result<()> {
-    patiently(destination, dir, name, || sys::renameat2(dir, name, destination.parent(), &destination.name, flags))
+/// Renames over what is there, under the publish lock if that must be the base.
+fn replace(destination: &Destination, new: InSlot, terms: Terms) -> Result<()> {
+    let mut lock = None;
+    if terms.base.is_some_and(|base| !base.is_nothing()) {
+        lock = Some(destination.lock_publish()?);
+        terms.check(destination, destination.stat()?.as_ref())?;
+    }
+    let renamed = rename(destination, new, 0);
+    drop(lock);
+    renamed.map_err(
+        |error| if new.kind == Kind::File { failed(destination, error) } else { unreplaced(destination, error) },
+    )
 }
 
-fn move_staged_file(destination: &Destination, dir: BorrowedFd, name: &OsStr) -> std::io::Result<()> {
-    patiently(destination, dir, name, || {
-        if let Moved::ByLink(_) = move_file(dir, name, destination.parent(), &destination.name)? {
+fn rename_without_replacing(destination: &Destination, new: InSlot) -> io::Result<()> {
+    if new.kind != Kind::File {
+        return rename(destination, new, NOREPLACE);
+    }
+    // A name that stays in the slot goes with the slot.
+    patiently(destination, new, || {
+        if let Moved::ByLink(_) = move_file(new.slot, new.name, destination.parent(), &destination.name)? {
             tell_watchers(destination);
         }
         Ok(())
     })
 }
 
+fn rename(destination: &Destination, new: InSlot, flags: u32) -> io::Result<()> {
+    let (from, to) = (new.slot, destination.parent());
+    patiently(destination, new, || sys::renameat2(from, new.name, to, &destination.name, flags))
+}
+
 /// Repeats a publish that a FUSE or network filesystem answers oddly, unless it has happened all the same.
-fn patiently(
-    destination: &Destination,
-    dir: BorrowedFd,
-    name: &OsStr,
-    publish: impl Fn() -> std::io::Result<()>,
-) -> std::io::Result<()> {
+fn patiently(destination: &Destination, new: InSlot, publish: impl Fn() -> io::Result<()>) -> io::Result<()> {
     let slots = destination.slots();
-    let staged = if slots.domain().is_some() { sys::stat(dir, name)? } else { None };
+    let staged = if slots.domain().is_some() { sys::stat(new.slot, new.name)? } else { None };
     let mut patience = slot::Patience::default();
     loop {
         let error = match publish() {
@@ -209,11 +221,11 @@ fn patiently(
 pub(crate) enum Moved {
     ByRename,
     /// It is published: an error says why it has its old name, too.
-    ByLink(std::io::Result<()>),
+    ByLink(io::Result<()>),
 }
 
 /// Renames a file without replacing: where `NOREPLACE` is missing, `link` and `unlink` promise the same.
-pub(crate) fn move_file(dir: BorrowedFd, name: &OsStr, to: BorrowedFd, target: &OsStr) -> std::io::Result<Moved> {
+pub(crate) fn move_file(dir: BorrowedFd, name: &OsStr, to: BorrowedFd, target: &OsStr) -> io::Result<Moved> {
     match sys::renameat2(dir, name, to, target, NOREPLACE) {
         Err(error) if is_unsupported(&error) => {
             sys::link(dir, name, to, target).map_err(|linked| if is_unsupported(&linked) { error } else { linked })?;
@@ -223,167 +235,25 @@ pub(crate) fn move_file(dir: BorrowedFd, name: &OsStr, to: BorrowedFd, target: &
     }
 }
 
-/// What a slot holds for a destination.
-#[derive(Clone, Copy)]
-pub(crate) struct InSlot<'a> {
-    pub(crate) slot: BorrowedFd<'a>,
-    pub(crate) name: &'a OsStr,
-    pub(crate) kind: Kind,
+/// Opens what was published by a link. What cannot be opened is a version that its owner may not write, or has gone:
+/// its publish counts all the same.
+fn open(destination: &Destination) -> Option<OwnedFd> {
+    sys::open_published(destination.parent(), &destination.name).ok()
 }
 
-/// Publishes what is staged in a slot and keeps there what it displaces; `exists` is what was seen just before.
-/// Answers the exchange, or `None` if there was nothing to replace. Where `NOREPLACE` is missing `move_file` promises
-/// the same for a file, and for a folder, if replacing was asked for, plain `rename`: it replaces nothing but an empty
-/// folder.
-pub(crate) fn staged(
-    destination: &Destination,
-    new: InSlot,
-    terms: Terms,
-    mut exists: bool,
-) -> Result<Option<Exchanged>> {
-    let InSlot { slot, name, kind } = new;
-    let overwrite = terms.overwrite;
-    for _ in 0..ROUNDS {
-        if exists {
-            if let Some(exchanged) = exchange(destination, new, terms)? {
-                return Ok(Some(exchanged));
-            }
-        }
-        terms.check(destination, None)?;
-        let moved = match kind {
-            Kind::File => move_staged_file(destination, slot, name),
-            _ => rename(destination, slot, name, NOREPLACE),
-        };
-        match moved {
-            Err(error) if kind != Kind::File && overwrite && is_unsupported(&error) => {
-                return rename(destination, slot, name, 0)
-                    .map(|()| None)
-                    .map_err(|error| unreplaced(destination, error));
-            }
-            Err(error) if terms.base.is_some() && errno(&error) == libc::EEXIST => {
-                return Err(terms.appeared(destination, error));
-            }
-            Err(error) if overwrite && matches!(errno(&error), libc::EEXIST | libc::ENOTEMPTY) => {
-                exists = destination.check(kind, true, Check::AtCommit)?.is_some();
-            }
-            other => return other.map(|()| None).map_err(|error| failed(destination, error)),
-        }
-    }
-    Err(Error::errno("publishing", &destination.path, libc::EBUSY)
-        .hint("the destination keeps appearing and vanishing"))
-}
-
-/// The error of a folder that plain `rename` cannot publish, since another has appeared at the destination meanwhile.
-/// sshfs says `EPERM` of that.
-fn unreplaced(destination: &Destination, error: std::io::Error) -> Error {
-    // NFS may say that nothing is there for some seconds more.
-    let full = matches!(errno(&error), libc::ENOTEMPTY | libc::EEXIST);
-    if full || matches!(destination.stat(), Ok(Some(now)) if now.is_folder()) {
-        return destination.failed("publishing", error).kind_is(ErrorKind::Unsupported).hint(
-            "a folder has appeared at the destination meanwhile, and this filesystem cannot exchange two folders",
-        );
-    }
-    failed(destination, error)
-}
-
-/// What an exchange has left to do.
-pub(crate) struct Exchanged {
-    /// Is the name of the publish lock gone?
-    pub(crate) lock_gone: bool,
-    /// The mode of the displaced folder, if it had to be made writable to be moved.
-    pub(crate) displaced_mode: Option<u32>,
-}
-
-/// Exchanges staging and destination under the publish lock; `None` if the destination has vanished.
-pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> Result<Option<Exchanged>> {
-    let InSlot { slot, name, kind } = new;
-    let (parent, target) = (destination.parent(), &destination.name);
-    let lock = destination.lock_publish()?;
-    if terms.base.is_some() || terms.backup.is_some() {
-        let now = destination.stat()?;
-        terms.check(destination, now.as_ref())?;
-        if now.is_none() {
-            return Ok(None);
-        }
-        if let Some(backup) = terms.backup {
-            // The clean-up after the publish tries again to complete these, and names what it cannot complete.
-            drop(slot::complete_backups(destination.beside()));
-            slot::mark(slot, destination.beside(), backup).map_err(|error| failed(destination, error))?;
-        }
-    }
-    // Needed for an undo, which hardly ever comes of anything else than such terms.
-    let staged =
-        if terms.base.is_some() { sys::stat(slot, name).map_err(|error| failed(destination, error))? } else { None };
-    let swap = || sys::renameat2(slot, name, parent, target, sys::EXCHANGE);
-    let mut exchanged = swap();
-    let mut writable = None;
-    if matches!(&exchanged, Err(error) if errno(error) == libc::EACCES) {
-        // The displaced folder moves to another parent too, and may not be writable by its owner.
-        // By one handle: whatever takes the name meanwhile keeps its own mode.
-        let old = sys::open_handle(parent, target).and_then(|old| sys::stat_fd(old.as_fd()).map(|stat| (old, stat)));
-        let (old, stat) = old.map_err(|error| failed(destination, error))?;
-        let mode = stat.permissions();
-        if mode & 0o200 == 0 && sys::chmod_handle(old.as_fd(), mode | 0o200).is_ok() {
-            exchanged = swap();
-            if exchanged.is_err() {
-                sys::chmod_handle(old.as_fd(), mode).map_err(|error| failed(destination, error))?;
-            } else {
-                writable = Some((old, mode));
-            }
-        }
-    }
-    match exchanged {
-        Ok(()) => {}
-        Err(error) if errno(&error) == libc::ENOENT => return Ok(None),
-        Err(error) => return Err(failed(destination, error)),
-    }
-    // Something else may have taken the name since it was checked, by a rename that asks for no lock.
-    // Under the lock nobody has built on our version yet: it is taken back.
-    // What cannot be looked at is what was checked under the lock.
-    let displaced = sys::stat(slot, name).unwrap_or_default();
-    let refused = match (&displaced, kind) {
-        (Some(displaced), Kind::Folder) if displaced.kind() == libc::S_IFREG => {
-            Err(Error::errno("publishing", &destination.path, libc::ENOTDIR)
-                .hint("a file is never replaced by a folder"))
-        }
-        (Some(displaced), Kind::File) if displaced.is_folder() => {
-            Err(Error::errno("publishing", &destination.path, libc::EISDIR)
-                .hint("a folder is never replaced by a file"))
-        }
-        (Some(displaced), _) => terms.check(destination, Some(displaced)),
-        (None, _) => Ok(()),
-    };
-    // What was made writable for the move gets its mode back where it stays.
-    let restore = || match &writable {
-        Some((old, mode)) => sys::chmod_handle(old.as_fd(), *mode),
-        None => Ok(()),
-    };
-    // A writer of another lock domain does not see this lock, and may have published in between: its version goes back.
-    let undo = || {
-        swap()?;
-        match (&staged, sys::stat(slot, name)) {
-            (Some(staged), Ok(Some(now))) if !now.same(staged) => swap(),
-            _ => Ok(()),
-        }
-    };
-    if let Err(refusal) = refused {
-        undo().and_then(|()| restore()).map_err(|error| failed(destination, error).after_publish())?;
-        return Err(refusal);
-    }
-    if terms.backup.is_some_and(|backup| slot::complete(slot, destination.beside(), backup).is_ok()) {
-        // If completing fails, giving the slot back tries again, says why, and keeps what it cannot rename.
-        restore().map_err(|error| failed(destination, error).after_publish())?;
-    }
-    let displaced_mode = writable.map(|(_, mode)| mode);
-    Ok(Some(Exchanged { lock_gone: lock.release(), displaced_mode }))
+/// Gives watchers the `IN_CLOSE_WRITE` of a version that was not published by a rename; see [`Published::Linked`].
+pub(crate) fn tell_watchers(destination: &Destination) {
+    drop(open(destination));
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::fd::AsFd;
     use std::path::Path;
 
     use super::*;
+    use crate::error::ErrorKind;
     use crate::options::{Durability, Options};
 
     /// What an old btrfs needs, on whatever filesystem the tests run.
@@ -392,7 +262,13 @@ mod tests {
         let (destination, _) = Destination::open(sys::CWD, path, Kind::File, &settings, Check::AtCommit)?;
         let mut file = std::fs::File::from(sys::tmpfile(destination.staging()).unwrap().unwrap());
         file.write_all(b"new").unwrap();
-        unnamed(&destination, file.as_fd(), Terms { overwrite, base: None, backup: None }, exists, Before::NameAndSync)
+        unnamed(
+            &destination,
+            file.as_fd(),
+            Terms { overwrite, base: None, displaced: Displaced::Removed },
+            exists,
+            Before::NameAndSync,
+        )
     }
 
     #[test]

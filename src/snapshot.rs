@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 use crate::checkpoint::{self, Checkpoint};
 use crate::destination::Destination;
 use crate::error::{Error, Result};
+use crate::process::Process;
 use crate::slot;
 use crate::sys::{self, Lock, Stat, errno};
 
@@ -59,8 +60,7 @@ pub struct Snapshot {
     path: PathBuf,
     /// The path that the caller gave.
     asked: PathBuf,
-    /// Tells the process that has opened it from forked children.
-    generation: u32,
+    process: Process,
 }
 
 impl Snapshot {
@@ -70,7 +70,7 @@ impl Snapshot {
         let pin = pin(sys::CWD, asked.as_os_str(), true).map_err(|error| failed(&asked, error))?;
         let pin = Pin { version: number::fresh(pin.version), ..pin };
         let path = proc_path(&pin.version).map_err(|error| failed(&asked, error))?;
-        Ok(Self { pin: Some(pin), path, asked, generation: sys::fork_generation() })
+        Ok(Self { pin: Some(pin), path, asked, process: Process::current() })
     }
 
     /// The path under which this process and other processes of this user read the version.
@@ -91,7 +91,7 @@ impl Snapshot {
     fn release(&mut self, checkpoint: Checkpoint) {
         let Some(pin) = self.pin.take() else { return };
         // A forked child closes its copy, and the pin stays its parent's.
-        if self.generation == sys::fork_generation() {
+        if self.process.is_current() {
             pin.release(|| sys::stat_followed(sys::CWD, self.asked.as_os_str()), checkpoint);
         }
     }

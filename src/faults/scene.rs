@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, Result};
 use crate::options::{Durability, Options};
-use crate::publish::{Before, Terms};
+use crate::publish::{Before, Displaced, Terms};
 use crate::{Committed, Entry, File, Folder, publish, rename, sys};
 
 /// Everything in a folder, by its path in it: type, mode, user xattr and content.
@@ -158,7 +158,7 @@ fn publish_file(options: &Options<File>, dir: &Path) -> Result<Committed> {
 
 fn write(dir: &Path, durability: Durability) -> Result<Committed> {
     // As the binding writes a buffer: half of it is there when the disk is full.
-    let fill = |file: &mut fs::File, _: crate::checkpoint::Checkpoint| {
+    let fill = |file: &fs::File, _: crate::checkpoint::Checkpoint| {
         [b"ne", &b"w"[..]].into_iter().try_for_each(|half| sys::write_all(file.as_fd(), half.into()))
     };
     let options = File::options().overwrite(true).durability(durability);
@@ -179,7 +179,7 @@ fn synced_again(dir: &Path, durability: Durability) -> Result<Committed> {
     publish::unnamed(
         &destination,
         file.as_fd(),
-        Terms { overwrite: true, base: None, backup: None },
+        Terms { overwrite: true, base: None, displaced: Displaced::Removed },
         true,
         Before::NameAndSync,
     )

@@ -147,7 +147,7 @@ pub(super) fn write(
     let start = StartFolder::of_destination(py, given.dir_fd, path)?;
     let options = Options::<crate::File>::from_settings(given.settings()?);
     let (at, target, memory) = (start.as_fd(), &path.path, content.memory()?);
-    let fill = |file: &mut std::fs::File, checkpoint: Checkpoint| fill(file, memory, checkpoint);
+    let fill = |file: &std::fs::File, checkpoint: Checkpoint| fill(file, memory, checkpoint);
     if let Some(group) = group {
         return work(py, group, path, |group, checkpoint| group.write_with(&options, at, target, fill, checkpoint));
     }

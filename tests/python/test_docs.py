@@ -95,7 +95,7 @@ def test_filesystems_are_told_apart_by_type_only_for_what_the_page_on_platforms_
     assert {os.fspath(path.relative_to(ROOT / "src")) for path in uses} == {
         "destination/symlinks.rs",  # what lies below /proc
         "mount.rs",  # flushes, `syncfs`, older btrfs, lower layers
-        "publish.rs",  # what an error advises
+        "publish/terms.rs",  # what an error advises
         "slot/domain.rs",  # how far locks reach
         "slot/owner.rs",  # whether owners and modes are kept
         "tree/removal/pool.rs",  # threads

@@ -1,0 +1,170 @@
+//! `ready`: what a body has made, whether that may be published, and its metadata.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+
+use super::{Body, Draft, Opened, Ready};
+use crate::destination::{Check, Destination, Kind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::metadata::{self, Given, Shown};
+use crate::options::Settings;
+use crate::path::listed;
+use crate::slot;
+use crate::sys::{self, Stat, errno};
+
+/// How many names are told in an error; of the others the number is told.
+const MAX_NAMED: usize = 5;
+
+/// What is said of a tool that was given the destination's path instead of the new version (Python's `f.name`), and has written
+/// to the destination: the new version is empty, and does not replace what the tool has written.
+const WRITTEN_BY_NAME: &str = "something else has written to the destination while the body ran, and the new version is empty; what was written stands. Was it a tool that was given f.name? That is the destination: give it the path of atomik.path instead";
+
+impl Draft {
+    /// Finds out what the body has made and whether it may be published, and settles its metadata.
+    pub(super) fn ready(&mut self) -> Result<Ready> {
+        self.owned("committing")?;
+        let opened = self.opened.take();
+        let made = match self.kind {
+            Kind::File => Ready::new(Kind::File, opened, None),
+            Kind::Folder | Kind::Any => self.examine(&self.destination, opened)?,
+        };
+        self.settle(&self.destination, &self.settings, made)
+    }
+
+    /// Does the second half of it, for any of the versions that staging holds.
+    pub(super) fn settle(&self, destination: &Destination, settings: &Settings, made: Ready) -> Result<Ready> {
+        let mut ready = made;
+        let (kind, stat) = (ready.kind, ready.stat);
+        let old = match self.body {
+            Body::None => self.old,
+            Body::Runs if settings.overwrite => destination.check(kind, true, Check::AtCommit)?,
+            Body::Runs => None,
+        };
+        self.refuse_by_name(old, &ready)?;
+        ready.replaces = old.is_some();
+        if let Some(Opened { file, given, .. }) = &ready.opened {
+            let staged = (file.as_fd(), stat);
+            let fresh = || match self.kind {
+                Kind::File => Shown::by(destination, file.as_fd()),
+                Kind::Folder | Kind::Any => self.fresh(kind),
+            };
+            ready.later = metadata::settle(destination, settings, staged, old, given, fresh)?;
+            ready.time = stat.filter(Stat::is_folder).and_then(|stat| metadata::own_time(&stat, given));
+        }
+        Ok(ready)
+    }
+
+    /// Opens what the body has made for a destination; `started` is what was staged before the body.
+    pub(super) fn examine(&self, destination: &Destination, started: Option<Opened>) -> Result<Ready> {
+        let stop = |error| destination.failed("committing", error);
+        let (slot, name) = (self.slot(), &destination.name);
+        let (mut stat, mut given) = (None, Given::default());
+        if let Some(started) = started {
+            let now = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing_made())?;
+            // The body may have put something else in its place.
+            if started.given.shown.as_ref().is_some_and(|shown| shown.stat.same(&now)) {
+                if now.is_folder() {
+                    return Ok(Ready::new(Kind::Folder, Some(started), Some(now)));
+                }
+                (stat, given) = (Some(now), started.given);
+            }
+        }
+        // A folder is opened for its sync anyway; what a tool made may be a symlink, or cannot be opened.
+        let (kind, opened) = match sys::open_folder(slot, name) {
+            Ok(folder) => {
+                if self.settings.overwrite {
+                    stat = Some(sys::stat_fd(folder.as_fd()).map_err(stop)?);
+                }
+                (Kind::Folder, Some(folder))
+            }
+            Err(error) if errno(&error) == libc::ENOENT => return Err(self.nothing_made()),
+            Err(error) if matches!(errno(&error), libc::ENOTDIR | libc::ELOOP) => {
+                let hint = "only a file that its owner can open, a folder or a symlink can be published";
+                (Kind::File, self.open_file(name).map_err(|error| stop(error).hint(hint))?)
+            }
+            Err(error) => return Err(stop(error)),
+        };
+        if kind == Kind::File && destination.folder_only {
+            return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
+                .hint("the path ends with a slash, but what is to be published is no folder"));
+        }
+        let opened = opened.map(|fd| Opened { file: fd.into(), given, born: None });
+        Ok(Ready::new(kind, opened, stat))
+    }
+
+    /// Opens the file that a tool has made; a symlink, which cannot be opened, is durable with its folder.
+    fn open_file(&self, name: &OsStr) -> io::Result<Option<OwnedFd>> {
+        let slot = self.slot();
+        match sys::stat(slot, name)?.map(|stat| stat.kind()) {
+            Some(libc::S_IFLNK) => Ok(None),
+            Some(libc::S_IFREG) => sys::open_to_sync(slot, name).map(Some),
+            _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        }
+    }
+
+    /// What a file or folder shows that is made in the slot, and given nothing.
+    fn fresh(&self, kind: Kind) -> io::Result<Shown> {
+        let (slot, name) = (self.slot(), slot::scratch("fresh", &self.destination.name));
+        let look = || {
+            let fd = if kind == Kind::Folder {
+                sys::mkdir(slot, &name, 0o777)?;
+                sys::open_folder(slot, &name)?
+            } else {
+                let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+                sys::openat(slot, &name, flags, 0o666)?
+            };
+            Shown::by(&self.destination, fd.as_fd())
+        };
+        let shown = look();
+        let removed = if kind == Kind::Folder { sys::rmdir(slot, &name) } else { sys::unlink(slot, &name) };
+        let shown = shown?;
+        removed.map(|()| shown)
+    }
+
+    /// The error where nothing has the name that should be published: it names what there is instead.
+    fn nothing_made(&self) -> Error {
+        let found = match slot::list(self.slot()) {
+            Ok(found) if !found.is_empty() => {
+                let names: Vec<_> = found.into_iter().map(|entry| entry.name).collect();
+                format!("; found instead: {}", listed(&names, MAX_NAMED))
+            }
+            _ => String::new(),
+        };
+        let name = self.destination.name.to_string_lossy();
+        Error::errno("publishing", &self.destination.path, libc::ENOENT)
+            .hint(format!("nothing was written at the staging path, whose last component must stay {name}{found}"))
+    }
+
+    /// Refuses to replace what was written during the body, `now`, by an empty file.
+    fn refuse_by_name(&self, now: Option<Stat>, new: &Ready) -> Result<()> {
+        let is_written = |now: &Stat| {
+            let same = |old: &Stat| old.same(now) && (old.size, old.times[1]) == (now.size, now.times[1]);
+            now.kind() == libc::S_IFREG && now.size > 0 && !self.old.as_ref().is_some_and(same)
+        };
+        let failed = |error| self.destination.failed("committing", error);
+        if !now.as_ref().is_some_and(is_written) || !self.is_left_empty(new).map_err(failed)? {
+            return Ok(());
+        }
+        let conflict = Error::errno("publishing", &self.destination.path, libc::ESTALE).kind_is(ErrorKind::Conflict);
+        Err(conflict.hint(WRITTEN_BY_NAME))
+    }
+
+    /// Explains the error of an empty file whose destination has appeared during the body.
+    pub(super) fn explain_by_name(&self, error: Error, new: &Ready) -> Error {
+        let appeared = error.kind() == ErrorKind::AlreadyExists && !error.committed();
+        if appeared && self.is_left_empty(new).unwrap_or(false) { error.hint(WRITTEN_BY_NAME) } else { error }
+    }
+
+    /// Has the body of a file left it empty?
+    fn is_left_empty(&self, new: &Ready) -> io::Result<bool> {
+        match &new.opened {
+            Some(new) if self.kind == Kind::File && self.body == Body::Runs && self.base.is_none() => {
+                Ok(sys::stat_fd(new.file.as_fd())?.size == 0)
+            }
+            _ => Ok(false),
+        }
+    }
+}
