@@ -182,13 +182,14 @@ coverage: $(TOOLS) ## measure the line coverage of both languages
 lint: lint-rust lint-python lint-types ## check formats, lints, types and the stub
 
 .PHONY: lint-rust
-lint-rust: ## rustfmt, clippy, rustdoc, and no pyo3 without the feature
+lint-rust: ## rustfmt, clippy, rustdoc, no pyo3 without the feature, and no circle of modules
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --all-features --document-private-items
 	! cargo tree --locked -e normal | grep pyo3
+	$(PYTHON) tools/circles.py
 
 .PHONY: lint-python
 lint-python: $(TOOLS) ## ruff
