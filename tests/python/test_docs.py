@@ -94,7 +94,8 @@ def test_filesystems_are_told_apart_by_type_only_for_what_the_page_on_platforms_
     uses = (path for path in (ROOT / "src").rglob("*.rs") if "sys::filesystems" in path.read_text())
     assert {os.fspath(path.relative_to(ROOT / "src")) for path in uses} == {
         "destination/symlinks.rs",  # what lies below /proc
-        "mount.rs",  # flushes, `syncfs`, older btrfs, lower layers
+        "mount.rs",  # `syncfs`, older btrfs, lower layers
+        "mount/journal.rs",  # flushes
         "publish/terms.rs",  # what an error advises
         "slot/domain.rs",  # how far locks reach
         "slot/owner.rs",  # whether owners and modes are kept
