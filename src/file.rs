@@ -167,10 +167,10 @@ fn open_in_slot(draft: &mut Draft) -> Result<OwnedFd> {
     let (destination, slot) = (&draft.destination, draft.slot());
     let starts = draft.settings.start != Start::Empty || draft.backup.is_some();
     if !draft.settings.overwrite || draft.old.is_none() && starts {
-        trial::try_to_move_a_file(destination, slot)?;
+        trial::patiently(destination, || trial::try_to_move_a_file(destination, slot))?;
     }
     if draft.backup.is_some() {
-        trial::try_to_mark(destination, slot)?;
+        trial::patiently(destination, || trial::try_to_mark(destination, slot))?;
     }
     metadata::inherit(destination, slot)?;
     let failed = |error| destination.unstaged(error);
@@ -182,7 +182,7 @@ fn open_in_slot(draft: &mut Draft) -> Result<OwnedFd> {
         return Ok(fd);
     }
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    sys::openat(slot, &destination.name, flags, 0o666).map_err(failed)
+    trial::patiently(destination, || sys::openat(slot, &destination.name, flags, 0o666).map_err(failed))
 }
 
 /// Copies the version that the body starts from. On NFS a version that another client replaces meanwhile cannot be read
