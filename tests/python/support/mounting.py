@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -42,10 +43,25 @@ def image_file(path: Path, size: int, undo: ExitStack) -> Path:
     return path
 
 
+_TRIES: Final = 20
+
+
 def remove(path: Path) -> None:
-    """Removes a folder with all that is in it, however deep."""
+    """Removes a folder with all that is in it, however deep.
+
+    A server of FUSE hears a moment later that a killed process has closed a file, and keeps it under a hidden name till
+    then.
+    """
     try:
         shutil.rmtree(path)
     except (OSError, RecursionError):
-        # Deeper than Python's stack or PATH_MAX: `rm` goes by descriptors.
-        run("rm", "-rf", path)
+        for left in reversed(range(_TRIES)):
+            try:
+                # Deeper than Python's stack or PATH_MAX: `rm` goes by descriptors.
+                run("rm", "-rf", path)
+            except subprocess.CalledProcessError:
+                if left == 0:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
