@@ -105,7 +105,8 @@ def test_a_durable_commit_reads_no_file_until_a_mount_has_come_or_gone(
     ran = subprocess.run(program, cwd=disk, check=True, capture_output=True, text=True)
     reads = json.loads(ran.stdout)
     looks = {name for name, count in reads.items() if count > 0}
-    assert looks == {"after a mount", "in a child", "after closerange", "in another namespace"}, (
-        reads
-    )
+    # Since Linux 6.8 a mount has a number that no later mount gets: only another namespace has other mounts.
+    number = tuple(int(part) for part in os.uname().release.split(".")[:2])
+    before = {"after a mount", "in a child", "after closerange"} if number < (6, 8) else set[str]()
+    assert looks == before | {"in another namespace"}, reads
     subprocess.run(["umount", here], check=True)
