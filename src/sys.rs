@@ -1,4 +1,4 @@
-//! Calls the kernel: the only room that does, and the only one with `unsafe`.
+//! Calls the kernel: the only room that does. Its `unsafe` is all that there is, except one block of the binding.
 //!
 //! One thin function a call. What a filesystem or kernel does not have comes back as `Ok(None)` or
 //! `false`, so that callers never match on an errno twice. `renameat2`, `statx`, `openat2` and

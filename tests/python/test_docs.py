@@ -103,6 +103,17 @@ def test_filesystems_are_told_apart_by_type_only_for_what_the_page_on_platforms_
     }
 
 
+def test_unsafe_stands_only_where_the_page_on_reliability_says() -> None:
+    files = {
+        os.fspath(path.relative_to(ROOT / "src"))
+        for path in (ROOT / "src").rglob("*.rs")
+        if re.search(r"\bunsafe \{", path.read_text("utf-8"))
+    }
+    outside = {name for name in files if not name.startswith("sys/")}
+    assert outside == {"python/write.rs", "explore/closing.rs"}
+    assert files > outside
+
+
 def test_the_table_of_promises_names_every_test_and_no_other() -> None:
     page = (ROOT / "docs/reliability.md").read_text("utf-8")
     section = page.split("## Which test keeps which promise\n")[1].split("\n## ")[0]
