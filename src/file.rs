@@ -337,10 +337,11 @@ impl File {
 }
 
 impl Options<File> {
-    /// As [`update`](Options::update), and whatever is written goes to the end (default: false).
+    /// Starts from a copy of the present version, as [`update`](Options::update) does, and writes everything to its end
+    /// (default: false).
     pub fn append(mut self, append: bool) -> Self {
         self.settings.append = append;
-        self.update(append)
+        self
     }
 
     /// Opens a new version of the file `path`; nothing is visible until it is committed.
@@ -350,15 +351,14 @@ impl Options<File> {
 
     /// The same with a relative path starting from an open folder.
     pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<File> {
-        let (destination, old) = Destination::open(dir.as_fd(), path.as_ref(), Kind::File, &self.settings, true)?;
-        stage(dir.as_fd(), destination, self.settings.clone(), old, &mut checkpoint::go_on)
+        self.create_with(dir.as_fd(), path.as_ref(), &mut checkpoint::go_on)
     }
 
     /// The same; `checkpoint` stops the copying of the present version.
-    #[cfg(feature = "python")]
     pub(crate) fn create_with(&self, dir: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> Result<File> {
-        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, true)?;
-        stage(dir, destination, self.settings.clone(), old, checkpoint)
+        let settings = self.decide(path)?;
+        let (destination, old) = Destination::open(dir, path, Kind::File, &settings, true)?;
+        stage(dir, destination, settings, old, checkpoint)
     }
 
     /// Writes a whole file: the fastest way.
@@ -395,8 +395,9 @@ impl Options<File> {
         fill: impl FnOnce(&mut std::fs::File, Checkpoint) -> io::Result<()>,
         checkpoint: Checkpoint,
     ) -> Result<(File, Option<Stat>)> {
-        let (destination, old) = Destination::open(dir, path, Kind::File, &self.settings, false)?;
-        let mut new = stage(dir, destination, self.settings.clone(), old, checkpoint)?;
+        let settings = self.decide(path)?;
+        let (destination, old) = Destination::open(dir, path, Kind::File, &settings, false)?;
+        let mut new = stage(dir, destination, settings, old, checkpoint)?;
         fill(new.file(), checkpoint).map_err(|error| {
             new.destination
                 .failed("writing the new version", error)

@@ -77,18 +77,13 @@ struct Made {
 }
 
 impl Staged {
-    fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings, checkpoint: Checkpoint) -> Result<Self> {
-        let (destination, old) = Destination::open(at, path, kind, settings, true)?;
-        if settings.is_no_group() {
-            return Err(Error::errno("checking the options", path, libc::EINVAL)
-                .hint("to publish siblings does not go with update, backup or tmp_dir"));
-        }
+    fn open(at: BorrowedFd, path: &Path, kind: Kind, settings: Settings, checkpoint: Checkpoint) -> Result<Self> {
+        let (destination, old) = Destination::open(at, path, kind, &settings, true)?;
         let destination = Arc::new(destination);
         let backup = settings.backup.as_ref().map(|name| backup::name(at, &destination, name, kind)).transpose()?;
         let slot = Slot::take(destination.slots()).map_err(|error| destination.unstaged(error))?;
         let generation = sys::fork_generation();
         let path = PathBuf::new();
-        let settings = settings.clone();
         let draft = Draft::default();
         let mut staged =
             Self { destination, settings, kind, slot: Some(slot), path, base: None, backup, draft, generation };
@@ -605,7 +600,7 @@ macro_rules! guard {
 
             /// The same; `checkpoint` stops the copying of the present version.
             pub(crate) fn create_with(&self, dir: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> Result<$guard> {
-                Staged::open(dir, path, $kind, &self.settings, checkpoint).map($guard)
+                Staged::open(dir, path, $kind, self.decide(path)?, checkpoint).map($guard)
             }
         }
     };

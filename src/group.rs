@@ -536,7 +536,7 @@ impl Group {
             }
             self.members[index].replaces = old.is_some();
         }
-        let mut settings = Options::<File>::new().durability(self.durability).settings;
+        let mut settings = Settings { durability: self.durability, ..Settings::default() };
         for home in &self.homes {
             sync::folder(home.fd(), home.fd(), &settings, &home.destination, checkpoint)?;
             // Where blocks are given back early, "ordered" takes what "full" takes.

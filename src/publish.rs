@@ -383,11 +383,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::options::{Durability, Options};
+    use crate::options::Settings;
 
     /// What an old btrfs needs, on whatever filesystem the tests run.
     fn publish_with_a_second_sync(path: &Path, overwrite: bool, exists: bool) -> Result<Published> {
-        let settings = Options::<crate::File>::new().overwrite(true).durability(Durability::Full).settings;
+        let settings = Settings { overwrite: true, ..Settings::default() };
         let (destination, _) = Destination::open(sys::CWD, path, Kind::File, &settings, false)?;
         let mut file = std::fs::File::from(sys::tmpfile(destination.staging()).unwrap().unwrap());
         file.write_all(b"new").unwrap();

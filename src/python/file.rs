@@ -129,7 +129,6 @@ pub(super) fn guard(
         _ if mode.contains('r') => Start::Existing,
         _ => Start::Empty,
     };
-    settings.overwrite |= settings.start != Start::Empty;
     settings.append = mode.contains('a');
     Ok(File(Guard::new(request)))
 }

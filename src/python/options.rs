@@ -83,7 +83,7 @@ impl Given {
     /// The settings of the core.
     pub(super) fn settings(self) -> PyResult<Settings> {
         let settings = Settings {
-            overwrite: self.overwrite || self.update,
+            overwrite: self.overwrite,
             durability: self.durability,
             single_flush: true,
             permissions: self.permissions.map(|Permissions(bits)| bits),

@@ -3,6 +3,7 @@
 mod file;
 mod folder;
 mod group;
+mod options;
 mod rename;
 mod siblings;
 mod snapshot;
