@@ -20,7 +20,8 @@ use crate::sys;
 /// Checks before the body that `backup` is a name beside the destination which a `kind` may take.
 pub(crate) fn name(at: BorrowedFd, destination: &Destination, backup: &Path, kind: Kind) -> Result<OsString> {
     let (folder, name, _) = split(backup)?;
-    let refuse = |errno, hint: &str| Err(Error::errno("checking the backup's name", backup, errno).hint(hint));
+    let refuse =
+        |errno, hint: &str| Err(Error::errno("checking the backup's name", backup, errno).kind_by_errno().hint(hint));
     if backup.as_os_str().as_bytes().contains(&b'/') {
         let failed = |error| Error::new("checking the backup's name", backup, error);
         let (folder, _) = sys::open_parent(at, folder, false).map_err(failed)?;

@@ -61,7 +61,7 @@ impl Destination {
         if settings.follow_symlinks {
             // Before it is followed: what is below /proc leads to open files, whose names are not what the caller meant.
             if leads_below_proc(parent.as_fd(), &name) {
-                return Err(Error::errno("following symlinks", path, libc::EBUSY).hint(BELOW_PROC));
+                return Err(Error::errno("following symlinks", path, libc::EBUSY).kind_by_errno().hint(BELOW_PROC));
             }
             // As open(2) follows them: a dangling one names what is to be created.
             for hop in 0.. {
@@ -146,6 +146,7 @@ impl Destination {
         if here.dev != there.dev || mounts.0.map_err(failed)? != mounts.1.map_err(failed)? {
             return Err(Error::errno("opening tmp_dir", folder, libc::EXDEV)
                 .to(&self.path)
+                .kind_by_errno()
                 .hint("tmp_dir must be on the same mount as the destination: a rename does not cross mounts, even two of one filesystem"));
         }
         sys::may_write(self.parent(), OsStr::new("."))
@@ -208,14 +209,13 @@ impl Destination {
 
     /// Waits for the publish lock.
     pub(crate) fn lock_publish(&self) -> Result<PublishLock<'_>> {
-        PublishLock::take(self.beside()).map_err(|error| {
-            let foreign = errno(&error) == libc::EBUSY;
-            let error = self.failed("taking the publish lock", error);
+        let failed = |error| self.failed("taking the publish lock", error);
+        PublishLock::take(self.beside()).map_err(failed)?.ok_or_else(|| {
             let name = self.beside().name(slot::Kind::Lock);
-            let hint = || {
-                format!("another user's {} stays; if no writer of theirs is running, remove it", name.to_string_lossy())
-            };
-            if foreign { error.hint(hint()) } else { error }
+            failed(std::io::Error::from_raw_os_error(libc::EBUSY)).kind_is(ErrorKind::Busy).hint(format!(
+                "another user's {} stays; if no writer of theirs is running, remove it",
+                name.to_string_lossy()
+            ))
         })
     }
 
@@ -282,7 +282,9 @@ impl Destination {
     /// adds what the publish itself would refuse, too late.
     pub(crate) fn check(&self, kind: Kind, overwrite: bool, early: bool) -> Result<Option<Stat>> {
         let Some(old) = self.stat()? else { return Ok(None) };
-        let refuse = |errno, hint: &str| Err(Error::errno("checking the destination", &self.path, errno).hint(hint));
+        let refuse = |errno, hint: &str| {
+            Err(Error::errno("checking the destination", &self.path, errno).kind_by_errno().hint(hint))
+        };
         if !overwrite {
             return refuse(libc::EEXIST, "the destination exists; pass overwrite=True to replace it");
         }

@@ -153,7 +153,8 @@ impl Staged {
             tree::remove_below(self.slot(), checkpoint)
                 .map_err(|error| destination.failed("copying the present version", error))?;
         }
-        Err(destination.failed("copying the present version", io::Error::from_raw_os_error(libc::EBUSY)))
+        let error = io::Error::from_raw_os_error(libc::EBUSY);
+        Err(destination.failed("copying the present version", error).kind_is(ErrorKind::Busy))
     }
 
     /// Copies a version that is pinned.

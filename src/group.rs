@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{self, Checkpoint};
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind, folder_conflict};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, answer};
 use crate::file::File;
 use crate::folder::{Entry, Folder};
 use crate::metadata;
@@ -584,7 +584,8 @@ impl Group {
         Ok(())
     }
 
-    /// Takes back what was published before a failure, the last one first, and tells how that went.
+    /// Takes back what was published before a failure, the last one first. The error stays that of the failure, and names
+    /// what could not be taken back, and why.
     fn take_back(&mut self, published: usize, error: Error) -> Error {
         let (mut stay, mut leftover) = (Vec::new(), None);
         for index in (0..published).rev() {
@@ -600,7 +601,8 @@ impl Group {
                 Ok(taken)
             });
             if !matches!(taken, Ok(true)) {
-                stay.push(self.path(member));
+                let path = self.path(member).display().to_string();
+                stay.push(taken.map_or_else(|error| format!("{path} ({})", answer(&error)), |_| path.clone()));
             }
         }
         self.leftover = self.leftover.take().or(leftover);
@@ -610,13 +612,14 @@ impl Group {
         if stay.is_empty() {
             return error.not_published().and_hint(format!("the {published} published before it were taken back"));
         }
-        let mut names: Vec<_> = stay.iter().take(NAMED).map(|path| path.display().to_string()).collect();
-        if stay.len() > NAMED {
-            names.push(format!("{} more", stay.len() - NAMED));
+        let more = stay.len().saturating_sub(NAMED);
+        stay.truncate(NAMED);
+        if more > 0 {
+            stay.push(format!("{more} more"));
         }
         error.after_publish().and_hint(format!(
             "these were published before it and could not be taken back, or somebody has replaced them: {}",
-            names.join(", ")
+            stay.join(", ")
         ))
     }
 

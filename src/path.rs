@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Splits a path into parent, last component and whether slashes followed it. What no rename can
 /// name (`/`, `.`, `..`) is refused as `rename(2)` does.
@@ -19,6 +19,7 @@ pub(crate) fn split(path: &Path) -> Result<(&OsStr, &OsStr, bool)> {
     match &bytes[start..end] {
         b"" if bytes.is_empty() => Err(Error::errno("reading the path", path, libc::ENOENT).hint("the path is empty")),
         b"" | b"." | b".." => Err(Error::errno("reading the path", path, libc::EBUSY)
+            .kind_is(ErrorKind::Busy)
             .hint("its last component must be the name of a file or folder")),
         name => {
             let parent = if start == 0 { b"." } else { &bytes[..start] };

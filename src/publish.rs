@@ -53,9 +53,10 @@ pub(crate) fn is_unsupported(error: &std::io::Error) -> bool {
     matches!(errno(error), libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM)
 }
 
+/// The error of the call that gives a version the destination's name, or another name on the way there.
 fn failed(destination: &Destination, error: std::io::Error) -> Error {
     let errno = errno(&error);
-    let error = destination.failed("publishing", error);
+    let error = destination.failed("publishing", error).kind_by_errno();
     match errno {
         libc::EEXIST | libc::ENOTEMPTY => error.hint("the destination appeared meanwhile; pass overwrite=True to replace it"),
         libc::EXDEV if !Mount::of(destination.parent()).is_overlay() => error.kind_is(ErrorKind::Unsupported).hint(NO_MOVES),
@@ -115,9 +116,10 @@ pub(crate) fn unnamed(
         }
     }
     let slots = destination.slots();
+    let staging = |error| destination.failed("publishing", error);
     // Locked before it has a name: nobody ever takes it for an orphan.
-    sys::lock(file, false).map_err(fail)?;
-    let linked = Linked::link(file, slots).map_err(fail)?;
+    sys::lock(file, false).map_err(staging)?;
+    let linked = Linked::link(file, slots).map_err(staging)?;
     let publish = || {
         if before == Before::NameAndSync {
             sync::again(file, destination)?;
@@ -271,6 +273,7 @@ pub(crate) fn staged(
         }
     }
     Err(Error::errno("publishing", &destination.path, libc::EBUSY)
+        .kind_is(ErrorKind::Busy)
         .hint("the destination keeps appearing and vanishing"))
 }
 
@@ -300,6 +303,7 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
     let InSlot { slot, name, kind } = new;
     let (parent, target) = (destination.parent(), &destination.name);
     let lock = destination.lock_publish()?;
+    let fail = |error| destination.failed("publishing", error);
     if terms.base.is_some() || terms.backup.is_some() {
         let now = destination.stat()?;
         terms.check(destination, now.as_ref())?;
@@ -307,12 +311,11 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
             return Ok(None);
         }
         if let Some(backup) = terms.backup {
-            slot::mark(slot, destination.beside(), backup).map_err(|error| failed(destination, error))?;
+            slot::mark(slot, destination.beside(), backup).map_err(fail)?;
         }
     }
     // Needed for an undo, which hardly ever comes of anything else than such terms.
-    let staged =
-        if terms.base.is_some() { sys::stat(slot, name).map_err(|error| failed(destination, error))? } else { None };
+    let staged = if terms.base.is_some() { sys::stat(slot, name).map_err(fail)? } else { None };
     let swap = || sys::renameat2(slot, name, parent, target, sys::EXCHANGE);
     let mut exchanged = swap();
     let mut writable = None;
@@ -320,12 +323,12 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
         // The displaced folder moves to another parent too, and may not be writable by its owner.
         // By one handle: whatever takes the name meanwhile keeps its own mode.
         let old = sys::open_handle(parent, target).and_then(|old| sys::stat_fd(old.as_fd()).map(|stat| (old, stat)));
-        let (old, stat) = old.map_err(|error| failed(destination, error))?;
+        let (old, stat) = old.map_err(fail)?;
         let mode = stat.permissions();
         if mode & 0o200 == 0 && sys::chmod_handle(old.as_fd(), mode | 0o200).is_ok() {
             exchanged = swap();
             if exchanged.is_err() {
-                sys::chmod_handle(old.as_fd(), mode).map_err(|error| failed(destination, error))?;
+                sys::chmod_handle(old.as_fd(), mode).map_err(fail)?;
             } else {
                 writable = Some((old, mode));
             }
@@ -371,7 +374,7 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
     }
     if terms.backup.is_some_and(|backup| slot::complete(slot, destination.beside(), backup).is_ok()) {
         // If completing fails, giving the slot back tries again, says why, and keeps what it cannot rename.
-        restore().map_err(|error| failed(destination, error).after_publish())?;
+        restore().map_err(|error| fail(error).after_publish())?;
     }
     let displaced_mode = writable.map(|(_, mode)| mode);
     Ok(Some(Exchanged { lock_gone: lock.release(), displaced_mode }))

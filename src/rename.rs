@@ -113,7 +113,7 @@ pub fn renameat2(
 fn explain(a: &Path, b: &Path, flags: u32, error: io::Error) -> Error {
     let errno = errno(&error);
     let operation = if flags & EXCHANGE == 0 { "renaming" } else { "exchanging" };
-    let error = Error::new(operation, a, error).to(b);
+    let error = Error::new(operation, a, error).to(b).kind_by_errno();
     match errno {
         libc::EEXIST if flags & NOREPLACE != 0 => {
             error.hint("the destination exists; pass overwrite=True to replace it")

@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::destination::Destination;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::slot;
 use crate::sys::{self, Lock, Stat, errno};
 
@@ -29,7 +29,7 @@ const EAGER: u32 = 100;
 /// such a lock ([`LockReach`](crate::LockReach)) removes it at once. The end of the process frees the pin.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where folders cannot be locked; `ENOTDIR` for a file, which is
+/// [`ErrorKind::Unsupported`] where folders cannot be locked; `ENOTDIR` for a file, which is
 /// its own snapshot once it is open.
 ///
 /// # Platform notes
@@ -157,7 +157,7 @@ fn failed(path: &Path, error: io::Error) -> Error {
     match errno {
         libc::ENOTDIR => error.hint("only a folder needs a snapshot: a file that is open stays as it is"),
         libc::EOPNOTSUPP => error.hint("this filesystem cannot lock folders"),
-        libc::EBUSY => error.hint("another program holds a lock on the folder"),
+        libc::EBUSY => error.kind_is(ErrorKind::Busy).hint("another program holds a lock on the folder"),
         _ => error,
     }
 }

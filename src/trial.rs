@@ -96,6 +96,7 @@ fn try_to_move_the_old(destination: &Destination, slot: BorrowedFd, probe: &OsSt
     match tried {
         Err(error) if errno(&error) == libc::EXDEV => Err(destination
             .failed("creating staging", error)
+            .kind_by_errno()
             .hint("the folder belongs to a lower layer of an overlay (a container image) and cannot be moved: publish under a new name, or on a volume")),
         _ => Ok(()),
     }

@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use super::judge::{faults_of, is_told, pairs_of, places, removal_failed};
 use super::sample::Sample;
 use super::{Call, Fault, inject, scene};
@@ -144,6 +146,37 @@ fn one_failing_call_publishes_all_or_none() {
         }
     }
     settle(runs, &sample, &broken);
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_named_and_both_causes_are_told() {
+    let undisturbed = || {
+        let dir = tempfile::tempdir().unwrap();
+        before(dir.path());
+        inject(&[], || run(dir.path(), Durability::None)).1
+    };
+    // The first run asks things that the others remember.
+    undisturbed();
+    let (calls, mut told) = (undisturbed(), 0);
+    for (number, _) in calls.iter().enumerate().filter(|(_, call)| call.name == "renameat2") {
+        let dir = tempfile::tempdir().unwrap();
+        before(dir.path());
+        let faults = [Fault::At(number, Errno::ENOSPC), Fault::Every("renameat2", number + 1, Errno::EIO)];
+        let (result, _) = inject(&faults, || run(dir.path(), Durability::None));
+        let Err(error) = result.unwrap() else { continue };
+        // Before the publishes, or of a call whose failure is none of the group.
+        if !error.committed() || error.raw_os_error() != Some(libc::ENOSPC) {
+            continue;
+        }
+        assert_eq!(error.operation(), "publishing");
+        let source = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>().unwrap();
+        assert_eq!(source.raw_os_error(), Some(libc::ENOSPC));
+        let replaced = dir.path().join("one/replaced").display().to_string();
+        assert!(error.to_string().contains(&format!("{replaced} (Input/output error)")), "{error}");
+        told += 1;
+    }
+    // The publishes of the two members that come after it.
+    assert_eq!(told, 2);
 }
 
 #[test]

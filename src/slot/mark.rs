@@ -50,7 +50,8 @@ pub(super) fn resume(beside: Beside, slot: BorrowedFd) -> io::Result<()> {
     if let Some(Mark { staged, replaced, name, backup }) = read(&target) {
         // While the slot is held nobody else changes what is in it.
         if sys::stat(slot, name)?.is_some_and(|there| there.ino != staged) {
-            let _lock = PublishLock::take(beside)?;
+            let busy = || io::Error::from_raw_os_error(libc::EBUSY);
+            let _lock = PublishLock::take(beside)?.ok_or_else(busy)?;
             let present = sys::stat(beside.dir, backup)?.map(|present| present.ino);
             if present.is_none_or(|present| present == replaced) {
                 take_name(slot, name, beside.dir, backup)?;

@@ -1,5 +1,6 @@
 //! What Rust users see, one binary: each test is a promise and ends with nothing left over.
 
+mod errors;
 mod file;
 mod folder;
 mod group;
