@@ -50,6 +50,7 @@ use crate::trial;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped without `commit`, it discards the new version"]
 pub struct File {
     /// Closed before its slot is given back: FUSE keeps the name of what is open.
     staged: Option<std::fs::File>,
@@ -147,13 +148,13 @@ impl File {
         sync::file(fd, settings, destination)?;
         checkpoint().map_err(|error| destination.failed("committing", error))?;
         // Without a body and a sync no time has passed.
-        if body_ran || durability != Durability::None {
+        if body_ran || durability != Durability::NoSync {
             destination.check_place()?;
         }
         let care = old.map(|_| sync::care(fd, durability, destination, true));
         let durability = care.as_ref().map_or(durability, |care| care.durability);
         let terms = Terms { overwrite, base: self.base.as_ref(), backup: self.backup.as_deref() };
-        let again = durability != Durability::None && Mount::of(fd).unnamed_is_not_enough();
+        let again = durability != Durability::NoSync && Mount::of(fd).unnamed_is_not_enough();
         let mut taken = None;
         let mut published = None;
         if self.backup.is_some() {
@@ -255,7 +256,7 @@ impl File {
             Shown::by(&self.destination, self.as_fd())
         })?;
         let failed = |error| destination.failed("staging in the group", error);
-        if settings.durability != Durability::None {
+        if settings.durability != Durability::NoSync {
             // The disk works while the next one is staged.
             sys::start_writing(self.as_fd())
                 .map_err(|error| destination.failed("syncing the new version", error).kind_is(ErrorKind::Durability))?;

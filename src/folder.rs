@@ -115,6 +115,15 @@ impl Staged {
         Ok(())
     }
 
+    /// Opens the staging folder, if it is not open already.
+    fn with_staging_open(mut self) -> Result<Self> {
+        if self.kind == Kind::Folder && self.draft.fd.is_none() {
+            let opened = sys::open_folder(self.slot(), &self.destination.name);
+            self.draft.fd = Some(opened.map_err(|error| self.destination.failed("creating staging", error))?);
+        }
+        Ok(self)
+    }
+
     fn slot(&self) -> BorrowedFd<'_> {
         // Only the end of a commit or rollback takes it, and both consume the guard.
         self.slot.as_ref().expect("a slot until the end").fd.as_fd()
@@ -349,7 +358,7 @@ impl Staged {
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
         let (mut staged, mut given) = (None, Given::default());
-        if let Some(fd) = draft.fd {
+        if let (Some(fd), true) = (draft.fd, draft.given.shown.is_some()) {
             let stat = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing())?;
             // The body may have put something else in its place.
             if draft.given.shown.as_ref().is_some_and(|shown| shown.stat.same(&stat)) {
@@ -415,7 +424,7 @@ impl Staged {
         (later, time): (Option<u32>, Option<(i64, u32)>),
         durability: Durability,
     ) -> Result<()> {
-        let (full, ordered) = (durability == Durability::Full, durability != Durability::None);
+        let (full, ordered) = (durability == Durability::Full, durability != Durability::NoSync);
         let failed = |error| self.destination.failed("setting the new version's mode", error).after_publish();
         let mut changed = Ok(());
         if let (Some(time), Some(fd)) = (time, opened) {
@@ -520,9 +529,10 @@ impl Drop for Staged {
 }
 
 macro_rules! guard {
-    ($(#[$doc:meta])* $guard:ident, $kind:expr, $add:ident) => {
+    ($(#[$doc:meta])* $guard:ident, $kind:expr) => {
         $(#[$doc])*
         #[derive(Debug)]
+        #[must_use = "dropped without `commit`, it discards the new version"]
         pub struct $guard(Staged);
 
         impl $guard {
@@ -553,7 +563,7 @@ macro_rules! guard {
                 let siblings = self.0.siblings();
                 if matches!(&siblings, Ok(names) if !names.is_empty()) {
                     let mut group = Group::new(self.0.settings.durability);
-                    group.$add(self)?;
+                    group.add(self)?;
                     return group.commit_with(checkpoint);
                 }
                 siblings.and_then(|_| self.0.finish(checkpoint)).map_err(|error| {
@@ -596,10 +606,11 @@ macro_rules! guard {
 
             /// The same with a relative path starting from an open folder.
             pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<$guard> {
-                self.create_with(dir.as_fd(), path.as_ref(), &mut checkpoint::go_on)
+                let $guard(staged) = self.create_with(dir.as_fd(), path.as_ref(), &mut checkpoint::go_on)?;
+                staged.with_staging_open().map($guard)
             }
 
-            /// The same; `checkpoint` stops the copying of the present version.
+            /// The same, for a guard whose folder nobody asks for; `checkpoint` stops the copying of the present version.
             pub(crate) fn create_with(&self, dir: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> Result<$guard> {
                 Staged::open(dir, path, $kind, self.decide(path)?, checkpoint).map($guard)
             }
@@ -633,8 +644,7 @@ guard!(
     /// # Ok::<(), std::io::Error>(())
     /// ```
     Folder,
-    Kind::Folder,
-    add_folder
+    Kind::Folder
 );
 
 guard!(
@@ -655,9 +665,16 @@ guard!(
     /// # Ok::<(), std::io::Error>(())
     /// ```
     Entry,
-    Kind::Any,
-    add_entry
+    Kind::Any
 );
+
+/// The staging folder, open for reading: for `openat(2)` and tools that take a folder's descriptor.
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // It is open from the start, and only the end of a commit or rollback, which consume the guard, closes it.
+        self.0.draft.fd.as_ref().expect("staging is open until the end").as_fd()
+    }
+}
 
 impl Entry {
     /// Lists what the tool has left beside it and is to be published; an error if nothing is to be left.

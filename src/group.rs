@@ -57,12 +57,13 @@ const NAMED: usize = 3;
 /// group.write(&File::options(), &page, "hello")?;
 /// let folder = Folder::options().create(&site)?;
 /// std::fs::write(folder.path().join("index.html"), "hello")?;
-/// group.add_folder(folder)?;
+/// group.add(folder)?;
 /// group.commit()?;
 /// # assert!(page.exists() && site.join("index.html").exists());
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped without `commit`, it discards all members"]
 pub struct Group {
     durability: Durability,
     homes: Vec<Home>,
@@ -152,6 +153,50 @@ struct Member {
     replaces: bool,
 }
 
+/// A guard that a [`Group`] takes: [`File`], [`Folder`] or [`Entry`], and no other type.
+pub trait Guard: sealed::Join {}
+
+mod sealed {
+    /// Moves its version to a slot of the group.
+    pub trait Join {
+        fn join(self, group: &mut super::Group) -> super::Result<()>;
+    }
+}
+
+impl Guard for File {}
+
+impl sealed::Join for File {
+    fn join(self, group: &mut Group) -> Result<()> {
+        let (overwrite, (place, home)) = (self.overwrites(), group.place(self.place())?);
+        group.put(place, home, overwrite, |slot, name| self.hand_over(slot, name))
+    }
+}
+
+impl Guard for Folder {}
+
+impl sealed::Join for Folder {
+    fn join(self, group: &mut Group) -> Result<()> {
+        let (overwrite, (place, home)) = (self.overwrites(), group.place(self.place())?);
+        group.put(place, home, overwrite, |slot, name| self.hand_over(slot, name))
+    }
+}
+
+impl Guard for Entry {}
+
+impl sealed::Join for Entry {
+    fn join(self, group: &mut Group) -> Result<()> {
+        let first = group.members.len();
+        let added = group.add_siblings(&self).and_then(|()| {
+            let (overwrite, (place, home)) = (self.overwrites(), group.place(self.place())?);
+            group.put(place, home, overwrite, |slot, name| self.hand_over(slot, name))
+        });
+        if added.is_err() {
+            group.withdraw(first);
+        }
+        added
+    }
+}
+
 /// What a guard says of the version that it has moved to a group's slot.
 pub(crate) struct HandedOver {
     pub(crate) kind: Kind,
@@ -186,7 +231,6 @@ fn number(index: usize) -> OsString {
 
 impl Group {
     /// Starts an empty group.
-    #[must_use]
     pub fn new(durability: Durability) -> Self {
         let generation = sys::fork_generation();
         Self {
@@ -226,36 +270,14 @@ impl Group {
         checkpoint: Checkpoint,
     ) -> Result<()> {
         let (staged, _) = options.filled(dir, path, fill, checkpoint)?;
-        self.add_file(staged)
+        self.add(staged)
     }
 
-    /// Adds a file that has been written; nothing of it is visible yet.
-    pub fn add_file(&mut self, file: File) -> Result<()> {
-        let overwrite = file.overwrites();
-        let (place, home) = self.place(file.place())?;
-        self.put(place, home, overwrite, |slot, name| file.hand_over(slot, name))
-    }
-
-    /// Adds a folder that has been filled; nothing of it is visible yet.
-    pub fn add_folder(&mut self, folder: Folder) -> Result<()> {
-        let overwrite = folder.overwrites();
-        let (place, home) = self.place(folder.place())?;
-        self.put(place, home, overwrite, |slot, name| folder.hand_over(slot, name))
-    }
-
-    /// Adds what a tool has made, and what it has left beside that if the entry says so ([`Options::siblings`]); nothing of
-    /// it is visible yet.
-    pub fn add_entry(&mut self, entry: Entry) -> Result<()> {
-        let first = self.members.len();
-        let added = self.add_siblings(&entry).and_then(|()| {
-            let overwrite = entry.overwrites();
-            let (place, home) = self.place(entry.place())?;
-            self.put(place, home, overwrite, |slot, name| entry.hand_over(slot, name))
-        });
-        if added.is_err() {
-            self.withdraw(first);
-        }
-        added
+    /// Adds a [`File`] that has been written, a [`Folder`] that has been filled, or what a tool has made at the path of an
+    /// [`Entry`], with what it has left beside that if the entry says so ([`Options::siblings`]). Nothing of it is visible
+    /// yet.
+    pub fn add(&mut self, guard: impl Guard) -> Result<()> {
+        guard.join(self)
     }
 
     /// Adds the siblings of an entry: before it, so that it is published last.
@@ -677,7 +699,7 @@ impl Group {
                     }
                     let Some(mode) = member.later else { return Ok(()) };
                     sys::chmod(fd.as_fd(), mode)?;
-                    if settings.durability != Durability::None {
+                    if settings.durability != Durability::NoSync {
                         sys::fsync(fd.as_fd())?;
                     }
                 }

@@ -14,8 +14,9 @@ pub enum Durability {
     Full,
     /// After a power cut the destination is complete old or complete new; it may be the old.
     Ordered,
-    /// Safe against the end of the process, not of the machine: no sync calls at all.
-    None,
+    /// Safe against the end of the process, not of the machine: no sync calls at all. Python and the command call it
+    /// `"none"`; here `None` would read as that of [`Option`].
+    NoSync,
 }
 
 /// When a displaced version is removed.

@@ -53,6 +53,7 @@ const EAGER: u32 = 100;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped, it holds the version no longer"]
 pub struct Snapshot {
     /// Taken when it is closed.
     pin: Option<Pin>,

@@ -54,7 +54,7 @@ pub(crate) struct Care {
 
 /// Finds out what the durability that was asked for takes here; `file`: what is replaced is a file.
 pub(crate) fn care(fd: BorrowedFd, durability: Durability, destination: &Destination, file: bool) -> Care {
-    if durability == Durability::None || !Mount::of(fd).frees_early {
+    if durability == Durability::NoSync || !Mount::of(fd).frees_early {
         return Care { durability, _replaced: None };
     }
     // What cannot be opened has gone.
@@ -64,7 +64,7 @@ pub(crate) fn care(fd: BorrowedFd, durability: Durability, destination: &Destina
 
 /// Makes one file's content and metadata safe to publish.
 pub(crate) fn file(fd: BorrowedFd, settings: &Settings, destination: &Destination) -> Result<()> {
-    if settings.durability == Durability::None {
+    if settings.durability == Durability::NoSync {
         return Ok(());
     }
     let synced = if settings.single_flush && single_flush(fd) { range(fd) } else { sys::fsync(fd) };
@@ -85,7 +85,7 @@ pub(crate) fn folder(
     destination: &Destination,
     checkpoint: Checkpoint,
 ) -> Result<()> {
-    if settings.durability == Durability::None {
+    if settings.durability == Durability::NoSync {
         return Ok(());
     }
     let one_flush = settings.single_flush && single_flush(fd);

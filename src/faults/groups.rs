@@ -32,7 +32,7 @@ fn run(dir: &Path, durability: Durability) -> Result<Committed> {
     for name in &MEMBERS[2..] {
         let folder = Folder::options().overwrite(true).create(dir.join(name))?;
         fs::write(folder.path().join("added"), "new").unwrap();
-        group.add_folder(folder)?;
+        group.add(folder)?;
     }
     group.commit()
 }
@@ -153,7 +153,7 @@ fn what_cannot_be_taken_back_is_named_and_both_causes_are_told() {
     let undisturbed = || {
         let dir = tempfile::tempdir().unwrap();
         before(dir.path());
-        inject(&[], || run(dir.path(), Durability::None)).1
+        inject(&[], || run(dir.path(), Durability::NoSync)).1
     };
     // The first run asks things that the others remember.
     undisturbed();
@@ -162,7 +162,7 @@ fn what_cannot_be_taken_back_is_named_and_both_causes_are_told() {
         let dir = tempfile::tempdir().unwrap();
         before(dir.path());
         let faults = [Fault::At(number, Errno::ENOSPC), Fault::Every("renameat2", number + 1, Errno::EIO)];
-        let (result, _) = inject(&faults, || run(dir.path(), Durability::None));
+        let (result, _) = inject(&faults, || run(dir.path(), Durability::NoSync));
         let Err(error) = result.unwrap() else { continue };
         // Before the publishes, or of a call whose failure is none of the group.
         if !error.committed() || error.raw_os_error() != Some(libc::ENOSPC) {

@@ -59,7 +59,7 @@ fn an_operation_ends_though_a_call_fails_for_ever() {
     let sample = Sample::new();
     let (place, _) = places().swap_remove(0);
     let mut complaints = Complaints::default();
-    judges(&place, &[Durability::None], |judge| {
+    judges(&place, &[Durability::NoSync], |judge| {
         let mut names = HashSet::new();
         let firsts = judge.calls.iter().enumerate().filter(|(_, call)| !call.injected && names.insert(call.name));
         for (number, call) in firsts {

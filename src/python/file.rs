@@ -34,7 +34,7 @@ draft! {
     ///     ...     _ = f.write("done")
     ///     >>> guard.committed
     ///     True
-    File, add_file;
+    File;
     /// Closes the body's file and publishes the new version now; the end of the body then does nothing.
     commit;
     {

@@ -134,7 +134,7 @@ macro_rules! words {
 }
 
 words! {
-    "durability": Durability { "full" => Full, "ordered" => Ordered, "none" => None } "'full', 'ordered' or 'none'"
+    "durability": Durability { "full" => Full, "ordered" => Ordered, "none" => NoSync } "'full', 'ordered' or 'none'"
     "cleanup": Cleanup { "inline" => Inline, "background" => Background } "'inline' or 'background'"
     "siblings": Siblings { "refuse" => Refuse, "publish" => Publish, "discard" => Discard } "'refuse', 'publish' or 'discard'"
 }

@@ -17,7 +17,7 @@ const CALLS: [(&str, bool); 6] = [
 ];
 
 fn options(calls: &[(&str, bool)]) -> Options<File> {
-    let quick = File::options().durability(atomik::Durability::None);
+    let quick = File::options().durability(atomik::Durability::NoSync);
     calls.iter().fold(quick, |options, (call, on)| match *call {
         "overwrite" => options.overwrite(*on),
         "update" => options.update(*on),
