@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::mount::Mount;
 use crate::options::{Durability, Settings};
 use crate::path::split;
@@ -53,15 +53,15 @@ impl Destination {
     ) -> Result<(Self, Option<Stat>)> {
         let readable = settings.durability == Durability::Full;
         let (parent_path, name, slash) = split(path)?;
-        let failed = |error| {
-            Error::new("opening the parent folder", path, error).hint("it must exist, be a folder and be searchable")
-        };
+        let failed = |error| Error::new("opening the parent folder", path, error).hint(Hint::NoParent);
         let (mut parent, mut parent_syncs) = sys::open_parent(at, parent_path, readable).map_err(failed)?;
         let mut name = name.to_owned();
         if settings.follow_symlinks {
             // Before it is followed: what is below /proc leads to open files, whose names are not what the caller meant.
             if leads_below_proc(parent.as_fd(), &name) {
-                return Err(Error::errno("following symlinks", path, libc::EBUSY).kind_by_errno().hint(BELOW_PROC));
+                return Err(Error::errno("following symlinks", path, libc::EBUSY)
+                    .kind_by_errno()
+                    .hint(Hint::SymlinkBelowProc));
             }
             // As open(2) follows them: a dangling one names what is to be created.
             for hop in 0.. {
@@ -74,9 +74,7 @@ impl Destination {
                 // The kernel's own rule, `fs.protected_symlinks`, holds for those who follow by themselves, too.
                 match sys::stat_followed(parent.as_fd(), &name) {
                     Err(error) if errno(&error) == libc::EACCES => {
-                        return Err(
-                            denied(error).hint("the symlink is another user's, in a folder that all can write to")
-                        );
+                        return Err(denied(error).hint(Hint::StrangersSymlink));
                     }
                     _ => {}
                 }
@@ -89,16 +87,13 @@ impl Destination {
             }
         }
         if slot::is_reserved(&name) {
-            return Err(Error::errno("reading the path", path, libc::EINVAL).hint(slot::RESERVED));
+            return Err(Error::errno("reading the path", path, libc::EINVAL).hint(Hint::ReservedName));
         }
         if slash && kind == Kind::File {
-            return Err(Error::errno("opening the destination", path, libc::EISDIR)
-                .hint("a file's name does not end with a slash"));
+            return Err(Error::errno("opening the destination", path, libc::EISDIR).hint(Hint::SlashAfterFile));
         }
         if readable && !parent_syncs && !Mount::of(parent.as_fd()).syncfs_works() {
-            return Err(Error::errno("opening the parent folder", path, libc::EACCES).hint(
-                "durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission",
-            ));
+            return Err(Error::errno("opening the parent folder", path, libc::EACCES).hint(Hint::UnreadableParent));
         }
         let destination = Self {
             path: path.into(),
@@ -147,10 +142,10 @@ impl Destination {
             return Err(Error::errno("opening tmp_dir", folder, libc::EXDEV)
                 .to(&self.path)
                 .kind_by_errno()
-                .hint("tmp_dir must be on the same mount as the destination: a rename does not cross mounts, even two of one filesystem"));
+                .hint(Hint::OtherMount));
         }
         sys::may_write(self.parent(), OsStr::new("."))
-            .map_err(|error| self.failed("opening the parent folder", error).hint("it must be writable"))?;
+            .map_err(|error| self.failed("opening the parent folder", error).hint(Hint::UnwritableParent))?;
         // The same folder by another name would only be synced twice.
         if !here.same(&there) {
             self.tmp_dir = Some(tmp_dir);
@@ -212,10 +207,9 @@ impl Destination {
         let failed = |error| self.failed("taking the publish lock", error);
         PublishLock::take(self.beside()).map_err(failed)?.ok_or_else(|| {
             let name = self.beside().name(slot::Kind::Lock);
-            failed(std::io::Error::from_raw_os_error(libc::EBUSY)).kind_is(ErrorKind::Busy).hint(format!(
-                "another user's {} stays; if no writer of theirs is running, remove it",
-                name.to_string_lossy()
-            ))
+            failed(std::io::Error::from_raw_os_error(libc::EBUSY))
+                .kind_is(ErrorKind::Busy)
+                .hint(Hint::ForeignLock(name.to_string_lossy().into()))
         })
     }
 
@@ -263,16 +257,14 @@ impl Destination {
         self.known.folder.get_or_init(|| parent);
         if let Some(attribute) = parent.fixed() {
             return Err(Error::errno("checking the parent folder", &self.path, libc::EPERM)
-                .hint(format!("the folder is {attribute} (see chattr(1)): nothing can be renamed in it")));
+                .hint(Hint::NothingRenamed(attribute.into())));
         }
         // A folder that is exchanged moves to another parent, for which it must be writable itself;
         // its owner can see to that.
         match old {
             Some(old) if old.is_folder() && old.uid != self.known.user.id() => {
-                sys::may_write(self.parent(), &self.name).map_err(|error| {
-                    self.failed("checking the destination", error)
-                        .hint("replacing another user's folder needs write permission on the folder itself")
-                })
+                sys::may_write(self.parent(), &self.name)
+                    .map_err(|error| self.failed("checking the destination", error).hint(Hint::UnwritableFolder))
             }
             _ => Ok(()),
         }
@@ -282,23 +274,19 @@ impl Destination {
     /// adds what the publish itself would refuse, too late.
     pub(crate) fn check(&self, kind: Kind, overwrite: bool, early: bool) -> Result<Option<Stat>> {
         let Some(old) = self.stat()? else { return Ok(None) };
-        let refuse = |errno, hint: &str| {
-            Err(Error::errno("checking the destination", &self.path, errno).kind_by_errno().hint(hint))
-        };
+        let refuse =
+            |errno, hint| Err(Error::errno("checking the destination", &self.path, errno).kind_by_errno().hint(hint));
         if !overwrite {
-            return refuse(libc::EEXIST, "the destination exists; pass overwrite=True to replace it");
+            return refuse(libc::EEXIST, Hint::Exists);
         }
         if old.mount_root {
-            return refuse(
-                libc::EBUSY,
-                "the destination is a mount point (a bind-mounted file or folder, in a container): publish a folder above it, or mount its parent folder",
-            );
+            return refuse(libc::EBUSY, Hint::MountPoint);
         }
         match (old.kind(), kind) {
-            (libc::S_IFDIR, Kind::File) => return refuse(libc::EISDIR, "a folder is never replaced by a file"),
-            (libc::S_IFREG, Kind::Folder) => return refuse(libc::ENOTDIR, "a file is never replaced by a folder"),
+            (libc::S_IFDIR, Kind::File) => return refuse(libc::EISDIR, Hint::FolderByFile),
+            (libc::S_IFREG, Kind::Folder) => return refuse(libc::ENOTDIR, Hint::FileByFolder),
             (libc::S_IFDIR | libc::S_IFREG | libc::S_IFLNK, _) => {}
-            _ => return refuse(libc::EBUSY, "a device, FIFO or socket is never replaced"),
+            _ => return refuse(libc::EBUSY, Hint::Special),
         }
         if old.kind() == libc::S_IFLNK {
             if let Some(hint) = never_replaced(self.parent(), &self.name) {
@@ -306,16 +294,13 @@ impl Destination {
             }
         }
         if let Some(attribute) = old.fixed() {
-            return refuse(libc::EPERM, &format!("the destination is {attribute} (see chattr(1))"));
+            return refuse(libc::EPERM, Hint::Fixed(attribute.into()));
         }
         if early && old.uid != sys::started_as() && old.uid != self.known.user.id() {
             let parent = self.stat_parent()?;
             let me = self.known.user.id();
             if parent.mode & libc::S_ISVTX != 0 && me != 0 && parent.uid != me {
-                return refuse(
-                    libc::EPERM,
-                    "in a sticky folder only the owner of the destination or of the folder may replace it",
-                );
+                return refuse(libc::EPERM, Hint::Sticky);
             }
         }
         Ok(Some(old))
@@ -361,7 +346,7 @@ impl Destination {
             self.failed("syncing the parent folder", error)
                 .kind_is(ErrorKind::Durability)
                 .after_publish()
-                .hint("the new version is published, but a power cut may bring the old one back")
+                .hint(Hint::OldMayReturn)
         })
     }
 
@@ -371,15 +356,9 @@ impl Destination {
         let folder = if errno(&error) == libc::EPERM { sys::stat_fd(self.staging()).ok() } else { None };
         let error = self.failed("creating staging", error);
         if let Some(attribute) = folder.and_then(|folder| folder.fixed()) {
-            return error.hint(format!("the folder is {attribute} (see chattr(1)): nothing new can stand in it"));
+            return error.hint(Hint::NothingNew(attribute.into()));
         }
-        if denied {
-            error.hint(
-                "the destination's folder must be writable, and a sandbox must allow to make and remove things there",
-            )
-        } else {
-            error
-        }
+        if denied { error.hint(Hint::UnwritableStaging) } else { error }
     }
 
     /// An error of the system about this destination.
@@ -401,29 +380,24 @@ impl Destination {
 
 /// The error of a body whose destination's folder is no longer there.
 pub(crate) fn folder_conflict(path: &Path) -> Error {
-    Error::errno("publishing", path, libc::ESTALE).kind_is(ErrorKind::Conflict).hint(
-        "the folder of the destination has been replaced or removed since this version was begun: begin again, in the one that is there now",
-    )
+    Error::errno("publishing", path, libc::ESTALE).kind_is(ErrorKind::Conflict).hint(Hint::ParentReplaced)
 }
 
 /// How many symlinks are followed, as `open(2)` follows them.
 const MAX_SYMLINKS: u32 = 40;
 
-const BELOW_PROC: &str = "it is a symlink that leads below /proc (as /dev/stdout does), and such a symlink is never replaced: \
-    write to what it stands for";
-
 /// Does a symlink lead to something that is never replaced? Then neither is the symlink: a program that writes to
 /// `/dev/stdout` means what it leads to. Answers what to say about it.
-pub(crate) fn never_replaced(dir: BorrowedFd, name: &OsStr) -> Option<&'static str> {
+pub(crate) fn never_replaced(dir: BorrowedFd, name: &OsStr) -> Option<Hint> {
     // What cannot be looked at is none of these, as far as this user can tell.
     match sys::stat_followed(dir, name) {
-        Ok(Some(there)) if there.mount_root => return Some("it is a symlink to a mount point, and is never replaced"),
+        Ok(Some(there)) if there.mount_root => return Some(Hint::SymlinkToMount),
         Ok(Some(there)) if !matches!(there.kind(), libc::S_IFDIR | libc::S_IFREG) => {
-            return Some("it is a symlink to a device, FIFO or socket, and is never replaced: write to that itself");
+            return Some(Hint::SymlinkToSpecial);
         }
         _ => {}
     }
-    leads_below_proc(dir, name).then_some(BELOW_PROC)
+    leads_below_proc(dir, name).then_some(Hint::SymlinkBelowProc)
 }
 
 /// Is the name a symlink that leads below `/proc`? An open file there is a symlink itself, to the name that the file had: it

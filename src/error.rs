@@ -1,8 +1,12 @@
 //! The one error type: which path, what was tried, what to do, and the whole `io::Error` kept.
 
+mod hint;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub(crate) use hint::{Hint, RUST, Words};
 
 use crate::sys::errno;
 
@@ -15,7 +19,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum ErrorKind {
     /// The destination exists, and replacing it was not asked for.
     AlreadyExists,
-    /// Staging and destination are on different mounts, or the destination is in a lower layer of an overlay.
+    /// Staging and destination are on different mounts, the destination is in a lower layer of an overlay, or something is
+    /// mounted inside the version that an update copies.
     CrossDevice,
     /// The filesystem (or kernel, or sandbox) lacks the system call that is needed.
     Unsupported,
@@ -66,7 +71,7 @@ struct Inner {
     path: PathBuf,
     path2: Option<PathBuf>,
     source: io::Error,
-    hint: Option<String>,
+    hints: Vec<Hint>,
     committed: bool,
     leftover: Option<Error>,
 }
@@ -75,12 +80,9 @@ impl Error {
     /// An error of the system during `operation` on `path`. Its kind follows from the errno where that means the same
     /// in every operation; [`kind_by_errno`](Self::kind_by_errno) and [`kind_is`](Self::kind_is) set the others.
     pub(crate) fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        let (source, hint) = match source.downcast::<Stays>() {
-            Ok(Stays { path, error }) => {
-                let hint = format!("what is left in {} is removed by the next writer that can", path.display());
-                (error, Some(hint))
-            }
-            Err(source) => (source, None),
+        let (source, hints) = match source.downcast::<Stays>() {
+            Ok(Stays { path, error }) => (error, vec![Hint::Stays(path.display().to_string())]),
+            Err(source) => (source, Vec::new()),
         };
         let kind = match errno(&source) {
             libc::EOPNOTSUPP | libc::ENOSYS => ErrorKind::Unsupported,
@@ -92,7 +94,7 @@ impl Error {
             path: path.into(),
             path2: None,
             source,
-            hint,
+            hints,
             committed: false,
             leftover: None,
         }))
@@ -110,17 +112,15 @@ impl Error {
     }
 
     /// Says what to do about it.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+    pub(crate) fn hint(mut self, hint: Hint) -> Self {
+        self.0.hints = vec![hint];
         self
     }
 
     /// Says more about it.
-    pub(crate) fn and_hint(self, more: String) -> Self {
-        match self.0.hint.clone() {
-            Some(hint) => self.hint(format!("{hint}; {more}")),
-            None => self.hint(more),
-        }
+    pub(crate) fn and_hint(mut self, more: Hint) -> Self {
+        self.0.hints.push(more);
+        self
     }
 
     /// Marks an error after which nothing is published any more.
@@ -213,15 +213,23 @@ impl Error {
         io::Error::new(self.0.source.kind(), self)
     }
 
-    /// What was tried, what the system answered and what to do, without the paths.
+    /// What was tried, what the system answered and what to do about it in Rust, without the paths.
     #[must_use]
     pub fn reason(&self) -> String {
-        let inner = &self.0;
-        let answer = answer(&inner.source);
-        match &inner.hint {
-            Some(hint) => format!("{answer} while {}: {hint}", inner.operation),
-            None => format!("{answer} while {}", inner.operation),
-        }
+        self.reason_in(&RUST)
+    }
+
+    /// The same in the words of a language.
+    pub(crate) fn reason_in(&self, words: &Words) -> String {
+        let said = format!("{} while {}", answer(&self.0.source), self.0.operation);
+        let hints: Vec<_> = self.0.hints.iter().map(|hint| hint.text(words)).collect();
+        if hints.is_empty() { said } else { format!("{said}: {}", hints.join("; ")) }
+    }
+
+    /// The whole message in the words of a language.
+    pub(crate) fn message_in(&self, words: &Words) -> String {
+        let to = self.path2().map_or_else(String::new, |path2| format!(" (to {})", path2.display()));
+        format!("{}: {}{to}", self.path().display(), self.reason_in(words))
     }
 }
 
@@ -257,11 +265,7 @@ pub(crate) fn answer(error: &io::Error) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path().display(), self.reason())?;
-        match self.path2() {
-            Some(path2) => write!(f, " (to {})", path2.display()),
-            None => Ok(()),
-        }
+        f.write_str(&self.message_in(&RUST))
     }
 }
 

@@ -13,7 +13,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::group::{self, HandedOver};
 use crate::metadata::{self, Given, Shown, Work};
 use crate::mount::Mount;
@@ -72,9 +72,6 @@ pub struct File {
     generation: u32,
 }
 
-/// What is said of an empty version whose destination has got content meanwhile.
-const WRITTEN_BY_NAME: &str = "something else has written to the destination while the body ran, and the new version is empty; what was written stands. Was it a tool that was given f.name? That is the destination: give it the path of atomik.path instead";
-
 /// Only the end of a commit or rollback closes staging, and both consume the guard.
 const OPEN: &str = "staging is open until the end";
 
@@ -115,7 +112,7 @@ impl File {
     fn explain(&self, error: Error) -> Error {
         let appeared = error.kind() == ErrorKind::AlreadyExists && !error.committed() && self.base.is_none();
         let is_empty = || sys::stat_fd(self.as_fd()).is_ok_and(|staged| staged.size == 0);
-        if appeared && is_empty() { error.hint(WRITTEN_BY_NAME) } else { error }
+        if appeared && is_empty() { error.hint(Hint::WrittenByName) } else { error }
     }
 
     /// What is staged goes with an error; what resists is named with it.
@@ -192,7 +189,7 @@ impl File {
             if staged.map_err(|error| self.destination.failed("committing", error))?.size == 0 {
                 return Err(Error::errno("publishing", &self.destination.path, libc::ESTALE)
                     .kind_is(ErrorKind::Conflict)
-                    .hint(WRITTEN_BY_NAME));
+                    .hint(Hint::WrittenByName));
             }
         }
         Ok(now)
@@ -399,11 +396,8 @@ impl Options<File> {
         let settings = self.decide(path)?;
         let (destination, old) = Destination::open(dir, path, Kind::File, &settings, false)?;
         let mut new = stage(dir, destination, settings, old, checkpoint)?;
-        fill(new.file(), checkpoint).map_err(|error| {
-            new.destination
-                .failed("writing the new version", error)
-                .hint("it was not published, and the destination is untouched")
-        })?;
+        fill(new.file(), checkpoint)
+            .map_err(|error| new.destination.failed("writing the new version", error).hint(Hint::NotPublished))?;
         Ok((new, old))
     }
 }
@@ -537,14 +531,14 @@ fn present(destination: &Destination, settings: &Settings, old: Option<Stat>) ->
             // It was there, and is replaced just now.
             Err(error) if patience.again(destination.slots(), &error) => {}
             Err(error) if errno(&error) == libc::ELOOP => {
-                return Err(failed(error).hint("it is a symlink: pass follow_symlinks=True"));
+                return Err(failed(error).hint(Hint::IsSymlink));
             }
             other => break other.map_err(failed)?,
         }
     };
     let stat = sys::stat_fd(fd.as_fd()).map_err(failed)?;
     if stat.kind() != libc::S_IFREG {
-        return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)).hint("it is no file any more"));
+        return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)).hint(Hint::NoFileAnyMore));
     }
     Ok(Some((fd, stat)))
 }

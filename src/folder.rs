@@ -15,7 +15,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::group::{self, Group, HandedOver};
 use crate::metadata::{self, Given, Shown, Work};
 use crate::options::{Cleanup, Durability, Options, Settings, Siblings, Start};
@@ -179,6 +179,7 @@ impl Staged {
         clone::tree(present.as_fd(), into.as_fd(), checkpoint).map_err(|failure| {
             let error = Error::new("copying the present version", &destination.path.join(failure.place), failure.error);
             match failure.hint {
+                Some(Hint::MountInside) => error.kind_is(ErrorKind::CrossDevice).hint(Hint::MountInside),
                 Some(hint) => error.hint(hint),
                 None => error,
             }
@@ -194,7 +195,7 @@ impl Staged {
         let failed = |error| {
             let link = errno(&error) == libc::ELOOP;
             let error = destination.failed("copying the present version", error);
-            if link { error.hint("it is a symlink: pass follow_symlinks=True") } else { error }
+            if link { error.hint(Hint::IsSymlink) } else { error }
         };
         let open = || {
             let from = sys::open_any(destination.parent(), &destination.name)?;
@@ -317,11 +318,7 @@ impl Staged {
             return Ok(names);
         }
         let error = Error::errno("publishing", &self.destination.path, libc::ENOTEMPTY).kind_is(ErrorKind::Siblings);
-        Err(error.hint(format!(
-            "the tool has left these beside {}, which would be lost: {}. Let it finish and close them, pass siblings=\"publish\" to publish them too, or siblings=\"discard\"",
-            name.to_string_lossy(),
-            named(&names)
-        )))
+        Err(error.hint(Hint::SiblingsLeft(name.to_string_lossy().into(), named(&names))))
     }
 
     /// Moves a sibling to a group's slot; `destination` is beside this one.
@@ -382,12 +379,11 @@ impl Staged {
             }
             (Kind::Folder, Some(folder))
         } else {
-            let hint = "only a file that its owner can open, a folder or a symlink can be published";
+            let hint = Hint::Unpublishable;
             (Kind::File, self.open_file(name).map_err(|error| stop(error).hint(hint))?)
         };
         if kind == Kind::File && destination.folder_only {
-            return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
-                .hint("the path ends with a slash, but what is to be published is no folder"));
+            return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR)).hint(Hint::SlashButNoFolder));
         }
         Ok(Made { kind, opened, stat: staged, given })
     }
@@ -434,7 +430,7 @@ impl Staged {
         if let (Some(mode), Some(fd)) = (later, opened) {
             changed = changed.and(sys::chmod(fd.as_fd(), mode).map_err(failed));
             if changed.is_ok() && ordered {
-                let hint = "the new version is published, but a power cut may take its mode, or bring the old one back";
+                let hint = Hint::ModeMayGo;
                 sys::fsync(fd.as_fd()).map_err(|error| failed(error).kind_is(ErrorKind::Durability).hint(hint))?;
             }
         }
@@ -481,9 +477,8 @@ impl Staged {
             }
             _ => String::new(),
         };
-        let name = self.destination.name.to_string_lossy();
-        Error::errno("publishing", &self.destination.path, libc::ENOENT)
-            .hint(format!("nothing was written at the staging path, whose last component must stay {name}{found}"))
+        let name = self.destination.name.to_string_lossy().into();
+        Error::errno("publishing", &self.destination.path, libc::ENOENT).hint(Hint::Nothing(name, found))
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{self, Checkpoint};
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind, folder_conflict};
-use crate::error::{Error, ErrorKind, Result, answer};
+use crate::error::{Error, ErrorKind, Hint, Result, answer};
 use crate::file::File;
 use crate::folder::{Entry, Folder};
 use crate::metadata;
@@ -207,8 +207,7 @@ pub(crate) struct HandedOver {
 
 /// The error of a guard that a group cannot take.
 pub(crate) fn refused(destination: &Destination) -> Error {
-    Error::errno("adding to a group", &destination.path, libc::EINVAL)
-        .hint("a group takes no update, backup or tmp_dir: commit that one by itself")
+    Error::errno("adding to a group", &destination.path, libc::EINVAL).hint(Hint::NotForGroup)
 }
 
 /// Where the folder of a destination is, whatever the caller calls it.
@@ -329,14 +328,14 @@ impl Group {
     /// published last would decide what is there. `folder` is where it is.
     fn check_alone(&self, destination: &Destination, folder: &Path) -> Result<()> {
         let path = folder.join(&destination.name);
-        let refuse = |hint: &str| Err(Error::errno("adding to a group", &destination.path, libc::EINVAL).hint(hint));
+        let refuse = |hint| Err(Error::errno("adding to a group", &destination.path, libc::EINVAL).hint(hint));
         let holds = self.above.contains(&path) || self.expected.values().any(|other| other.starts_with(&path));
         let same = self.has(folder, &destination.name) || self.expected.values().any(|other| *other == path);
         if same {
-            return refuse("it is in this group already");
+            return refuse(Hint::InGroup);
         }
         if holds {
-            return refuse("it holds a destination that is in this group: write that one into its staging instead");
+            return refuse(Hint::HoldsMember);
         }
         // A folder of destinations was looked at when the first of them came, and what came later holds none of them.
         let fresh = !self.paths.contains_key(folder);
@@ -346,9 +345,7 @@ impl Group {
             _ => false,
         });
         if inside || self.expected.values().any(|other| path.starts_with(other)) {
-            return refuse(
-                "it lies in a destination that is in this group: write it into the staging of that one instead",
-            );
+            return refuse(Hint::InsideMember);
         }
         Ok(())
     }
@@ -497,7 +494,7 @@ impl Group {
         let parent = self.parents[member.parent as usize].open().map_err(|error| {
             self.failed(member, "opening the parent folder", error)
                 .kind_is(ErrorKind::Conflict)
-                .hint("the folder that was there when it was added has been moved or removed")
+                .hint(Hint::MemberFolderGone)
         })?;
         let known = self.home(member).destination.known_of_mount();
         Ok(Destination::known(self.path(member), member.name.to_os_string(), parent, known))
@@ -632,17 +629,14 @@ impl Group {
             return error;
         }
         if stay.is_empty() {
-            return error.not_published().and_hint(format!("the {published} published before it were taken back"));
+            return error.not_published().and_hint(Hint::TakenBack(published.to_string()));
         }
         let more = stay.len().saturating_sub(NAMED);
         stay.truncate(NAMED);
         if more > 0 {
             stay.push(format!("{more} more"));
         }
-        error.after_publish().and_hint(format!(
-            "these were published before it and could not be taken back, or somebody has replaced them: {}",
-            stay.join(", ")
-        ))
+        error.after_publish().and_hint(Hint::NotTakenBack(stay.join(", ")))
     }
 
     /// Takes one publish back, unless somebody else's version is there by now. Under the publish lock: whoever has
@@ -725,7 +719,7 @@ impl Group {
                 Error::new("syncing the parent folder", &parent.path, error)
                     .kind_is(ErrorKind::Durability)
                     .after_publish()
-                    .hint("the new versions are published, but a power cut may bring old ones back")
+                    .hint(Hint::OldOnesMayReturn)
             };
             synced = synced.and(sync().map_err(failed));
         }

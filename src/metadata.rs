@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::destination::Destination;
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::options::Settings;
 use crate::slot;
 use crate::sys::{self, Stat, errno};
@@ -143,7 +143,7 @@ impl Metadata {
                 }
                 libc::EACCES | libc::EPERM => {
                     let read = Self::by_path(destination, name, stat, staged).map_err(failed)?;
-                    let hint = "without /proc the ACL of a file that you may not read cannot be kept: mount /proc, or pass preserve=False";
+                    let hint = Hint::UnreadableAcl;
                     return read.map(|metadata| (metadata, None)).ok_or_else(|| failed(error).hint(hint));
                 }
                 _ => return Err(failed(error)),
@@ -528,11 +528,8 @@ pub(crate) fn inherit(destination: &Destination, slot: BorrowedFd) -> Result<()>
     if !destination.elsewhere() {
         return Ok(());
     }
-    let failed = |error: io::Error| -> Error {
-        destination.failed("staging in tmp_dir", error).hint(
-            "what is made there cannot be given the group and default ACL of the destination's folder: leave tmp_dir out",
-        )
-    };
+    let failed =
+        |error: io::Error| -> Error { destination.failed("staging in tmp_dir", error).hint(Hint::NotInherited) };
     let parent = sys::stat_fd(destination.parent()).map_err(failed)?;
     let (given, _held) = Metadata::of(destination, OsStr::new("."), parent, slot)?;
     hand_on(destination, slot, &parent, &given.xattrs).map_err(failed)

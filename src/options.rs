@@ -4,7 +4,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 
 /// What is left of a commit after a power cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -138,14 +138,12 @@ impl<Guard> Options<Guard> {
 
     /// Decides what the options mean together for a new version of `path`.
     pub(crate) fn decide(&self, path: &Path) -> Result<Settings> {
-        let refuse = |hint: &str| Err(Error::errno("checking the options", path, libc::EINVAL).hint(hint));
+        let refuse = |hint| Err(Error::errno("checking the options", path, libc::EINVAL).hint(hint));
         let mut settings = self.settings.clone();
         settings.overwrite = self.overwrite.unwrap_or_default();
         if self.update || settings.append || settings.start != Start::Empty {
             if self.overwrite == Some(false) {
-                return refuse(
-                    "overwrite(false) does not go with update and append, which replace the present version",
-                );
+                return refuse(Hint::OverwriteRefused);
             }
             settings.overwrite = true;
             if settings.start == Start::Empty {
@@ -153,7 +151,7 @@ impl<Guard> Options<Guard> {
             }
         }
         if settings.is_no_group() {
-            return refuse("to publish siblings does not go with update, backup or tmp_dir");
+            return refuse(Hint::SiblingsAlone);
         }
         Ok(settings)
     }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::base::{self, Base};
 use crate::checkpoint;
 use crate::destination::{Destination, Kind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::mount::Mount;
 use crate::slot::{self, Linked};
 use crate::sync;
@@ -15,10 +15,6 @@ use crate::sys::{self, NOREPLACE, Stat, errno};
 
 /// How often a destination may appear and vanish under a publish before it gives up.
 const ROUNDS: u32 = 100;
-
-/// What to say of a sandbox that forbids to move anything to another folder.
-pub(crate) const NO_MOVES: &str = "a sandbox forbids moving between folders, which this publish needs (Landlock does without \
-    LANDLOCK_ACCESS_FS_REFER, which takes Linux 5.19): allow that for the destination's folder, or publish outside of the sandbox";
 
 /// On what conditions a version is published, beside its durability.
 #[derive(Clone, Copy)]
@@ -58,16 +54,18 @@ fn failed(destination: &Destination, error: std::io::Error) -> Error {
     let errno = errno(&error);
     let error = destination.failed("publishing", error).kind_by_errno();
     match errno {
-        libc::EEXIST | libc::ENOTEMPTY => error.hint("the destination appeared meanwhile; pass overwrite=True to replace it"),
-        libc::EXDEV if !Mount::of(destination.parent()).is_overlay() => error.kind_is(ErrorKind::Unsupported).hint(NO_MOVES),
-        libc::EXDEV => error.hint("the destination belongs to a lower layer of an overlay (a container image), or to another mount: publish to a folder that was made in this container, or to a volume"),
-        libc::EBUSY => error.hint("the destination is a mount point or in use: publish a folder above it, or mount its parent folder"),
-        libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint("this filesystem (or sandbox) cannot publish without a moment in which the destination is missing or could be lost"),
-        libc::EACCES if sys::filesystem(destination.parent()).is_ok_and(|kind| CIFS.contains(&kind)) => error
-            .kind_is(ErrorKind::Busy)
-            .hint("a server of CIFS replaces no file that a program has open: try again when it is closed"),
-        libc::EPERM | libc::EACCES => error.hint("the destination may not be replaced: look at its attributes, at the sticky bit and the permissions of its folder, and at what a sandbox allows there"),
-        libc::ENOENT => error.hint("the destination's folder has been removed, or there is nothing to publish"),
+        libc::EEXIST | libc::ENOTEMPTY => error.hint(Hint::Appeared),
+        libc::EXDEV if !Mount::of(destination.parent()).is_overlay() => {
+            error.kind_is(ErrorKind::Unsupported).hint(Hint::NoMoves)
+        }
+        libc::EXDEV => error.hint(Hint::LowerLayer),
+        libc::EBUSY => error.hint(Hint::InUse),
+        libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint(Hint::NoPublish),
+        libc::EACCES if sys::filesystem(destination.parent()).is_ok_and(|kind| CIFS.contains(&kind)) => {
+            error.kind_is(ErrorKind::Busy).hint(Hint::OpenOnServer)
+        }
+        libc::EPERM | libc::EACCES => error.hint(Hint::NotReplaceable),
+        libc::ENOENT => error.hint(Hint::ParentGone),
         _ => error,
     }
 }
@@ -272,9 +270,7 @@ pub(crate) fn staged(
             other => return other.map(|()| None).map_err(|error| failed(destination, error)),
         }
     }
-    Err(Error::errno("publishing", &destination.path, libc::EBUSY)
-        .kind_is(ErrorKind::Busy)
-        .hint("the destination keeps appearing and vanishing"))
+    Err(Error::errno("publishing", &destination.path, libc::EBUSY).kind_is(ErrorKind::Busy).hint(Hint::KeepsChanging))
 }
 
 /// The error of a folder that plain `rename` cannot publish, since another has appeared at the destination meanwhile.
@@ -283,9 +279,7 @@ fn unreplaced(destination: &Destination, error: std::io::Error) -> Error {
     // NFS may say that nothing is there for some seconds more.
     let full = matches!(errno(&error), libc::ENOTEMPTY | libc::EEXIST);
     if full || matches!(destination.stat(), Ok(Some(now)) if now.is_folder()) {
-        return destination.failed("publishing", error).kind_is(ErrorKind::Unsupported).hint(
-            "a folder has appeared at the destination meanwhile, and this filesystem cannot exchange two folders",
-        );
+        return destination.failed("publishing", error).kind_is(ErrorKind::Unsupported).hint(Hint::FolderAppeared);
     }
     failed(destination, error)
 }
@@ -345,12 +339,10 @@ pub(crate) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
     let displaced = sys::stat(slot, name).unwrap_or_default();
     let refused = match (&displaced, kind) {
         (Some(displaced), Kind::Folder) if displaced.kind() == libc::S_IFREG => {
-            Err(Error::errno("publishing", &destination.path, libc::ENOTDIR)
-                .hint("a file is never replaced by a folder"))
+            Err(Error::errno("publishing", &destination.path, libc::ENOTDIR).hint(Hint::FileByFolder))
         }
         (Some(displaced), Kind::File) if displaced.is_folder() => {
-            Err(Error::errno("publishing", &destination.path, libc::EISDIR)
-                .hint("a folder is never replaced by a file"))
+            Err(Error::errno("publishing", &destination.path, libc::EISDIR).hint(Hint::FolderByFile))
         }
         (Some(displaced), _) => terms.check(destination, Some(displaced)),
         (None, _) => Ok(()),

@@ -47,7 +47,7 @@ pub(crate) use inspect::{Inspected, Terms, inspect_all};
 pub(crate) use linked::Linked;
 pub(crate) use lock::{PublishLock, remove_orphan_lock};
 pub(crate) use mark::{complete, mark};
-pub(crate) use name::{Kind, RESERVED, is_ours, is_reserved, parse, scratch};
+pub(crate) use name::{Kind, is_ours, is_reserved, parse, scratch};
 pub(crate) use observe::{is_change, list};
 use observe::{is_empty, is_named};
 use orphans::remove_others;

@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::destination::Destination;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::slot;
 use crate::sys::{self, Lock, Stat, errno};
 
@@ -156,9 +156,9 @@ fn failed(path: &Path, error: io::Error) -> Error {
     let errno = errno(&error);
     let error = Error::new("opening a snapshot", path, error);
     match errno {
-        libc::ENOTDIR => error.hint("only a folder needs a snapshot: a file that is open stays as it is"),
-        libc::EOPNOTSUPP => error.hint("this filesystem cannot lock folders"),
-        libc::EBUSY => error.kind_is(ErrorKind::Busy).hint("another program holds a lock on the folder"),
+        libc::ENOTDIR => error.hint(Hint::SnapshotOfFile),
+        libc::EOPNOTSUPP => error.hint(Hint::NoFolderLocks),
+        libc::EBUSY => error.kind_is(ErrorKind::Busy).hint(Hint::FolderLocked),
         _ => error,
     }
 }

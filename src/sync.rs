@@ -28,7 +28,7 @@ pub(crate) use memory::pretend_dirty;
 
 use crate::checkpoint::Checkpoint;
 use crate::destination::Destination;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::mount::Mount;
 use crate::options::{Durability, Settings};
 use crate::sys;
@@ -115,8 +115,5 @@ fn everything(fd: BorrowedFd, since: BorrowedFd, one_flush: bool, checkpoint: Ch
 }
 
 fn not_published(destination: &Destination, error: io::Error) -> Error {
-    destination
-        .failed("syncing the new version", error)
-        .kind_is(ErrorKind::Durability)
-        .hint("it was not published, and the destination is untouched")
+    destination.failed("syncing the new version", error).kind_is(ErrorKind::Durability).hint(Hint::NotPublished)
 }

@@ -14,6 +14,7 @@ use nix::fcntl::OFlag;
 
 use super::content::{Means, copy, flags};
 use crate::checkpoint::Checkpoint;
+use crate::error::Hint;
 use crate::metadata::{self, Metadata};
 use crate::sys::{self, Stat, errno};
 use crate::tree::{self, Visitor};
@@ -31,12 +32,8 @@ const HEARING: Duration = Duration::from_millis(50);
 pub(crate) struct Failure {
     pub(crate) place: PathBuf,
     pub(crate) error: io::Error,
-    pub(crate) hint: Option<&'static str>,
+    pub(crate) hint: Option<Hint>,
 }
-
-const ONLY: &str = "only files, folders, symlinks and FIFOs can be copied for an update";
-const MOUNT: &str =
-    "something is mounted there, which is not part of the version: unmount it, or build the folder anew";
 
 /// A folder of the tree, for its path: it holds no descriptor.
 struct Place {
@@ -295,7 +292,7 @@ impl<'a> Cloning<'a, '_> {
         shared.go_on()
     }
 
-    fn refuse(&self, name: &OsStr, error: io::Error, hint: Option<&'static str>) -> io::Error {
+    fn refuse(&self, name: &OsStr, error: io::Error, hint: Option<Hint>) -> io::Error {
         self.shared.fail(Failure { place: self.top().place.path(name), error, hint });
         io::ErrorKind::Interrupted.into()
     }
@@ -318,7 +315,9 @@ impl Visitor for Cloning<'_, '_> {
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
         self.hand_on()?;
         let from = match sys::open_folder_same_mount(dir, name) {
-            Err(error) if errno(&error) == libc::EXDEV => return Err(self.refuse(name, error, Some(MOUNT))),
+            Err(error) if errno(&error) == libc::EXDEV => {
+                return Err(self.refuse(name, error, Some(Hint::MountInside)));
+            }
             Err(error) => return Err(self.refuse(name, error, None)),
             Ok(from) => from,
         };
@@ -343,7 +342,7 @@ impl Visitor for Cloning<'_, '_> {
     }
 }
 
-type Refusal = (io::Error, Option<&'static str>);
+type Refusal = (io::Error, Option<Hint>);
 
 fn clone_entry(shared: &Shared, batch: &Batch, name: &OsStr, kind: u8, checkpoint: Checkpoint) -> Result<(), Refusal> {
     let plain = |error: io::Error| (error, None);
@@ -361,7 +360,7 @@ fn clone_entry(shared: &Shared, batch: &Batch, name: &OsStr, kind: u8, checkpoin
                 .and_then(|()| metadata::give_name(to, name, &stat))
                 .map_err(plain)
         }
-        _ => Err((io::Error::from_raw_os_error(libc::EINVAL), Some(ONLY))),
+        _ => Err((io::Error::from_raw_os_error(libc::EINVAL), Some(Hint::NotCopied))),
     }
 }
 
@@ -370,10 +369,10 @@ fn clone_file(shared: &Shared, batch: &Batch, name: &OsStr, checkpoint: Checkpoi
     let from = sys::open_any(batch.from.as_fd(), name).map_err(plain)?;
     let stat = sys::stat_fd(from.as_fd()).map_err(plain)?;
     if stat.mount_root {
-        return Err((io::Error::from_raw_os_error(libc::EXDEV), Some(MOUNT)));
+        return Err((io::Error::from_raw_os_error(libc::EXDEV), Some(Hint::MountInside)));
     }
     if stat.kind() != libc::S_IFREG {
-        return Err((io::Error::from_raw_os_error(libc::EINVAL), Some(ONLY)));
+        return Err((io::Error::from_raw_os_error(libc::EINVAL), Some(Hint::NotCopied)));
     }
     let new = || {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;

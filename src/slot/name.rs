@@ -9,10 +9,6 @@ const PREFIX: &[u8] = b".atomik-";
 /// Every name of ours, of this release or another, begins with this, and no destination may.
 const RESERVED_PREFIX: &[u8] = b".atomik";
 
-/// What to do about a destination that has such a name.
-pub(crate) const RESERVED: &str =
-    "names that begin with .atomik are the library's own, for what the next writer removes: choose another name";
-
 /// Every such name ends with this, so that a glob for the destination's suffix does not find it.
 const END: u8 = b'~';
 

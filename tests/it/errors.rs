@@ -57,3 +57,18 @@ fn a_kind_follows_from_the_errno_only_where_it_is_about_the_destination() {
     let elsewhere = File::options().tmp_dir("/proc/self").write(here.at("new"), "").unwrap_err();
     assert_eq!(elsewhere.kind(), ErrorKind::CrossDevice);
 }
+
+#[test]
+fn the_way_out_is_named_in_rusts_words() {
+    let home = Home::new().with_file("p", "old").with_file("q", "old");
+    let exists = atomik::write(home.at("p"), "").unwrap_err();
+    assert!(exists.reason().ends_with("the destination exists; call .overwrite(true) to replace it"), "{exists}");
+    let renamed = atomik::rename(home.at("p"), home.at("q"), false).unwrap_err();
+    assert!(renamed.to_string().contains("call rename with overwrite true"), "{renamed}");
+    let entry = atomik::Entry::options().create(home.at("e")).unwrap();
+    for name in ["e", "e-wal"] {
+        std::fs::write(entry.path().with_file_name(name), "").unwrap();
+    }
+    let siblings = entry.commit().unwrap_err();
+    assert!(siblings.to_string().contains("e-wal") && siblings.to_string().contains("Siblings::Discard"), "{siblings}");
+}
