@@ -228,6 +228,7 @@ impl<Guard> Clone for Options<Guard> {
 impl<Guard> fmt::Debug for Options<Guard> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { settings, overwrite, update, guard: _ } = self;
-        write!(f, "Options {{ overwrite: {overwrite:?}, update: {update}, {settings:?} }}")
+        let mut shown = f.debug_struct("Options");
+        shown.field("overwrite", overwrite).field("update", update).field("settings", settings).finish()
     }
 }

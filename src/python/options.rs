@@ -85,16 +85,15 @@ impl Given {
         let settings = Settings {
             overwrite: self.overwrite,
             durability: self.durability,
-            single_flush: true,
             permissions: self.permissions.map(|Permissions(bits)| bits),
             preserve: self.preserve,
             follow_symlinks: self.follow_symlinks,
             tmp_dir: self.tmp_dir.map(|folder| folder.path),
             start: if self.update { Start::Present } else { Start::Empty },
-            append: false,
             backup: self.backup.map(|name| name.path),
             cleanup: self.cleanup,
             siblings: self.siblings,
+            ..Settings::default()
         };
         if settings.is_no_group() {
             return Err(PyValueError::new_err("siblings='publish' does not go with update, backup or tmp_dir"));
