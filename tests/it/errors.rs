@@ -10,8 +10,10 @@ use crate::test_folder::TestFolder;
 fn the_errno_survives_io_error() {
     let here = TestFolder::new().with_file("p", "old");
     assert_eq!(io::Error::from(atomik::write(here.at("p"), "new").unwrap_err()).raw_os_error(), Some(libc::EEXIST));
-    let with_question_mark =
-        || -> io::Result<()> { File::options().create(here.at("missing/p")).map(drop).map_err(Error::into) };
+    let with_question_mark = || -> io::Result<()> {
+        drop(File::options().create(here.at("missing/p"))?);
+        Ok(())
+    };
     let error = with_question_mark().unwrap_err();
     assert_eq!((error.raw_os_error(), error.kind()), (Some(libc::ENOENT), io::ErrorKind::NotFound));
     let without_errno = io::Error::from(atomik::write("a\0b", "").unwrap_err());
@@ -60,12 +62,12 @@ fn a_kind_follows_from_the_errno_only_where_it_is_about_the_destination() {
 
 #[test]
 fn the_way_out_is_named_in_rusts_words() {
-    let home = Home::new().with_file("p", "old").with_file("q", "old");
-    let exists = atomik::write(home.at("p"), "").unwrap_err();
+    let here = TestFolder::new().with_file("p", "old").with_file("q", "old");
+    let exists = atomik::write(here.at("p"), "").unwrap_err();
     assert!(exists.reason().ends_with("the destination exists; call .overwrite(true) to replace it"), "{exists}");
-    let renamed = atomik::rename(home.at("p"), home.at("q"), false).unwrap_err();
+    let renamed = atomik::rename(here.at("p"), here.at("q"), false).unwrap_err();
     assert!(renamed.to_string().contains("call rename with overwrite true"), "{renamed}");
-    let entry = atomik::Entry::options().create(home.at("e")).unwrap();
+    let entry = atomik::Entry::options().create(here.at("e")).unwrap();
     for name in ["e", "e-wal"] {
         std::fs::write(entry.path().with_file_name(name), "").unwrap();
     }
