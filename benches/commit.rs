@@ -7,7 +7,7 @@ use divan::Bencher;
 use std::fs;
 use tempfile::TempDir;
 
-const DURABILITIES: [Durability; 3] = [Durability::Full, Durability::Ordered, Durability::None];
+const DURABILITIES: [Durability; 3] = [Durability::Full, Durability::Ordered, Durability::NoSync];
 const FILES: usize = 100;
 const CONTENT: [u8; 4096] = [b'x'; 4096];
 

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::destination::{Destination, Kind, refusal};
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::path::split;
 use crate::slot;
 use crate::sys;
@@ -20,30 +20,31 @@ use crate::sys;
 /// Checks before the body that `backup` is a name beside the destination which a `kind` may take.
 pub(crate) fn name(at: BorrowedFd, destination: &Destination, backup: &Path, kind: Kind) -> Result<OsString> {
     let (folder, name, _) = split(backup)?;
-    let refuse = |errno, hint: &str| Err(Error::errno("checking the backup's name", backup, errno).hint(hint));
+    let refuse =
+        |errno, hint| Err(Error::errno("checking the backup's name", backup, errno).kind_by_errno().hint(hint));
     if backup.as_os_str().as_bytes().contains(&b'/') {
         let failed = |error| Error::new("checking the backup's name", backup, error);
         let (folder, _) = sys::open_parent(at, folder, false).map_err(failed)?;
         let (here, there) = (sys::stat_fd(destination.parent()), sys::stat_fd(std::os::fd::AsFd::as_fd(&folder)));
         if !here.map_err(failed)?.same(&there.map_err(failed)?) {
-            return refuse(libc::EINVAL, "a backup stands beside the destination: give a name in the same folder");
+            return refuse(libc::EINVAL, Hint::BackupElsewhere);
         }
     }
     if name == destination.name {
-        return refuse(libc::EINVAL, "the backup cannot have the destination's own name");
+        return refuse(libc::EINVAL, Hint::BackupIsDestination);
     }
     if slot::is_reserved(name) {
-        return refuse(libc::EINVAL, slot::RESERVED);
+        return refuse(libc::EINVAL, Hint::ReservedName);
     }
     if destination.elsewhere() {
-        return refuse(libc::EINVAL, "backup does not go with tmp_dir");
+        return refuse(libc::EINVAL, Hint::BackupAndTmpDir);
     }
     let there =
         sys::stat(destination.parent(), name).map_err(|error| Error::new("looking at the backup", backup, error))?;
     match there {
-        Some(there) if there.mount_root => refuse(libc::EBUSY, "the backup is a mount point"),
+        Some(there) if there.mount_root => refuse(libc::EBUSY, Hint::BackupIsMount),
         Some(there) if there.fixed().is_some() => {
-            refuse(libc::EPERM, &format!("the backup is {} (see chattr(1))", there.fixed().unwrap_or_default()))
+            refuse(libc::EPERM, Hint::BackupFixed(there.fixed().unwrap_or_default().into()))
         }
         Some(there) => match refusal(destination.parent(), name, &there, kind) {
             Some((errno, hint)) => refuse(errno, hint),

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Hint};
 use crate::sys::Stat;
 
 /// The present version that a body starts from. It is kept open, so that no other file gets its inode number before the
@@ -42,7 +42,5 @@ impl Base {
 
 /// The error of a body whose base has been replaced meanwhile.
 pub(crate) fn conflict(path: &Path) -> Error {
-    Error::errno("publishing", path, libc::ESTALE)
-        .kind_is(ErrorKind::Conflict)
-        .hint("somebody else has published since this version was begun, or written to the file itself, and theirs stands: begin again from it")
+    Error::errno("publishing", path, libc::ESTALE).kind_is(ErrorKind::Conflict).hint(Hint::Conflict)
 }

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::mount::Mount;
 use crate::options::{Durability, Settings};
 use crate::path::split;
@@ -100,10 +100,11 @@ impl Destination {
         if here.dev != there.dev || mounts.0.map_err(failed)? != mounts.1.map_err(failed)? {
             return Err(Error::errno("opening tmp_dir", folder, libc::EXDEV)
                 .to(&self.path)
-                .hint("tmp_dir must be on the same mount as the destination: a rename does not cross mounts, even two of one filesystem"));
+                .kind_by_errno()
+                .hint(Hint::OtherMount));
         }
         sys::may_write(self.parent(), OsStr::new("."))
-            .map_err(|error| self.failed("opening the parent folder", error).hint("it must be writable"))?;
+            .map_err(|error| self.failed("opening the parent folder", error).hint(Hint::UnwritableParent))?;
         // If tmp_dir is the parent itself, by whatever path, a second descriptor would only be synced a second time.
         if !here.same(&there) {
             self.tmp_dir = Some(tmp_dir);
@@ -146,14 +147,12 @@ impl Destination {
 
     /// Waits for the publish lock.
     pub(crate) fn lock_publish(&self) -> Result<PublishLock<'_>> {
-        PublishLock::take(self.beside()).map_err(|error| {
-            let foreign = errno(&error) == libc::EBUSY;
-            let error = self.failed("taking the publish lock", error);
+        let failed = |error| self.failed("taking the publish lock", error);
+        PublishLock::take(self.beside()).map_err(failed)?.ok_or_else(|| {
             let name = self.beside().name(slot::Kind::Lock);
-            let hint = || {
-                format!("another user's {} stays; if no writer of theirs is running, remove it", name.to_string_lossy())
-            };
-            if foreign { error.hint(hint()) } else { error }
+            failed(std::io::Error::from_raw_os_error(libc::EBUSY))
+                .kind_is(ErrorKind::Busy)
+                .hint(Hint::ForeignLock(name.to_string_lossy().into()))
         })
     }
 
@@ -198,30 +197,25 @@ impl Destination {
     /// Refuses a destination that a version of this kind must not replace; answers with the version that is there.
     pub(crate) fn check(&self, kind: Kind, overwrite: bool, check: Check) -> Result<Option<Stat>> {
         let Some(old) = self.stat()? else { return Ok(None) };
-        let refuse = |errno, hint: &str| Err(Error::errno("checking the destination", &self.path, errno).hint(hint));
+        let refuse =
+            |errno, hint| Err(Error::errno("checking the destination", &self.path, errno).kind_by_errno().hint(hint));
         if !overwrite {
-            return refuse(libc::EEXIST, "the destination exists; pass overwrite=True to replace it");
+            return refuse(libc::EEXIST, Hint::Exists);
         }
         if old.mount_root {
-            return refuse(
-                libc::EBUSY,
-                "the destination is a mount point (a bind-mounted file or folder, in a container): publish a folder above it, or mount its parent folder",
-            );
+            return refuse(libc::EBUSY, Hint::MountPoint);
         }
         if let Some((errno, hint)) = refusal(self.parent(), &self.name, &old, kind) {
             return refuse(errno, hint);
         }
         if let Some(attribute) = old.fixed() {
-            return refuse(libc::EPERM, &format!("the destination is {attribute} (see chattr(1))"));
+            return refuse(libc::EPERM, Hint::Fixed(attribute.into()));
         }
         if check == Check::BeforeBody && !self.is_own(&old) {
             let parent = self.stat_parent()?;
             let me = self.known.user.id();
             if parent.mode & libc::S_ISVTX != 0 && me != 0 && parent.uid != me {
-                return refuse(
-                    libc::EPERM,
-                    "in a sticky folder only the owner of the destination or of the folder may replace it",
-                );
+                return refuse(libc::EPERM, Hint::Sticky);
             }
         }
         Ok(Some(old))
@@ -239,16 +233,14 @@ impl Destination {
         self.known.folder.get_or_init(|| parent);
         if let Some(attribute) = parent.fixed() {
             return Err(Error::errno("checking the parent folder", &self.path, libc::EPERM)
-                .hint(format!("the folder is {attribute} (see chattr(1)): nothing can be renamed in it")));
+                .hint(Hint::NothingRenamed(attribute.into())));
         }
         // An exchange moves the old folder to another parent. That takes write permission on the folder itself, which
         // its owner can add.
         match old {
             Some(old) if old.is_folder() && old.uid != self.known.user.id() => {
-                sys::may_write(self.parent(), &self.name).map_err(|error| {
-                    self.failed("checking the destination", error)
-                        .hint("replacing another user's folder needs write permission on the folder itself")
-                })
+                sys::may_write(self.parent(), &self.name)
+                    .map_err(|error| self.failed("checking the destination", error).hint(Hint::UnwritableFolder))
             }
             _ => Ok(()),
         }
@@ -309,7 +301,7 @@ impl Destination {
             self.failed("syncing the parent folder", error)
                 .kind_is(ErrorKind::Durability)
                 .after_publish()
-                .hint("the new version is published, but a power cut may bring the old one back")
+                .hint(Hint::OldMayReturn)
         })
     }
 
@@ -319,15 +311,9 @@ impl Destination {
         let folder = if errno(&error) == libc::EPERM { sys::stat_fd(self.staging()).ok() } else { None };
         let error = self.failed("creating staging", error);
         if let Some(attribute) = folder.and_then(|folder| folder.fixed()) {
-            return error.hint(format!("the folder is {attribute} (see chattr(1)): nothing new can stand in it"));
+            return error.hint(Hint::NothingNew(attribute.into()));
         }
-        if denied {
-            error.hint(
-                "the destination's folder must be writable, and a sandbox must allow to make and remove things there",
-            )
-        } else {
-            error
-        }
+        if denied { error.hint(Hint::UnwritableStaging) } else { error }
     }
 
     /// An error of the system about this destination.
@@ -358,23 +344,18 @@ fn locate(at: BorrowedFd, path: &Path, kind: Kind, settings: &Settings) -> Resul
         located = symlinks::follow(located, path, readable)?;
     }
     if slot::is_reserved(&located.name) {
-        return Err(Error::errno("reading the path", path, libc::EINVAL).hint(slot::RESERVED));
+        return Err(Error::errno("reading the path", path, libc::EINVAL).hint(Hint::ReservedName));
     }
     if slash && kind == Kind::File {
-        return Err(
-            Error::errno("opening the destination", path, libc::EISDIR).hint("a file's name does not end with a slash")
-        );
+        return Err(Error::errno("opening the destination", path, libc::EISDIR).hint(Hint::SlashAfterFile));
     }
     if readable && !located.parent_syncs && !Mount::at(located.parent.as_fd()).syncfs_works() {
-        return Err(Error::errno("opening the parent folder", path, libc::EACCES)
-            .hint("durability=\"full\" must read the folder to sync it; use \"ordered\" or grant read permission"));
+        return Err(Error::errno("opening the parent folder", path, libc::EACCES).hint(Hint::UnreadableParent));
     }
     Ok((located, slash))
 }
 
 /// The error of a publish into a folder that is no longer there.
 pub(crate) fn folder_conflict(path: &Path) -> Error {
-    Error::errno("publishing", path, libc::ESTALE).kind_is(ErrorKind::Conflict).hint(
-        "the folder of the destination has been replaced or removed since this version was begun: begin again, in the one that is there now",
-    )
+    Error::errno("publishing", path, libc::ESTALE).kind_is(ErrorKind::Conflict).hint(Hint::ParentReplaced)
 }

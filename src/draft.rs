@@ -27,7 +27,7 @@ use crate::base::Base;
 use crate::checkpoint::{self, Checkpoint};
 use crate::committed::Committed;
 use crate::destination::{Check, Destination, Kind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::metadata::Given;
 use crate::options::{Durability, Settings};
 use crate::process::Process;
@@ -114,20 +114,16 @@ impl Draft {
     pub(crate) fn open(
         (at, path): (BorrowedFd, &Path),
         kind: Kind,
-        settings: &Settings,
+        settings: Settings,
         body: Body,
         stage: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<Self> {
         let check = if body == Body::Runs { Check::BeforeBody } else { Check::AtCommit };
-        let (destination, old) = Destination::open(at, path, kind, settings, check)?;
-        if settings.is_no_group() {
-            return Err(Error::errno("checking the options", path, libc::EINVAL)
-                .hint("to publish siblings does not go with update, backup or tmp_dir"));
-        }
+        let (destination, old) = Destination::open(at, path, kind, &settings, check)?;
         let backup = settings.backup.as_ref().map(|name| backup::name(at, &destination, name, kind)).transpose()?;
         let mut draft = Self {
             destination: Arc::new(destination),
-            settings: settings.clone(),
+            settings,
             kind,
             body,
             staging: Staging::Unnamed,
@@ -182,7 +178,7 @@ impl Draft {
         }
         checkpoint().map_err(|error| destination.failed("committing", error))?;
         // Without a body and a sync no time has passed.
-        if self.body == Body::Runs || settings.durability != Durability::None {
+        if self.body == Body::Runs || settings.durability != Durability::NoSync {
             destination.check_place()?;
         }
         Ok(())
@@ -194,7 +190,7 @@ impl Draft {
         let care = ready.replaces.then(|| sync::care(durability, &self.destination, is_file));
         let unnamed = ready.opened.as_ref().filter(|_| matches!(self.staging, Staging::Unnamed));
         let again =
-            unnamed.is_some() && durability != Durability::None && self.destination.mount().unnamed_is_not_enough();
+            unnamed.is_some() && durability != Durability::NoSync && self.destination.mount().unnamed_is_not_enough();
         if let (Some(_), Some(new)) = (&self.backup, unnamed) {
             self.name_in_slot(new, again)?;
         }
@@ -243,8 +239,7 @@ impl Draft {
     fn move_to(&mut self, slot: BorrowedFd, name: &OsStr) -> Result<Ready> {
         self.owned("committing")?;
         if self.base.is_some() || self.backup.is_some() || self.destination.elsewhere() {
-            return Err(Error::errno("adding to a group", &self.destination.path, libc::EINVAL)
-                .hint("a group takes no update, backup or tmp_dir: commit that one by itself"));
+            return Err(Error::errno("adding to a group", &self.destination.path, libc::EINVAL).hint(Hint::NotForGroup));
         }
         let mut ready = self.ready()?;
         let destination = &self.destination;
@@ -320,10 +315,15 @@ impl Draft {
         Some(self.destination.staging_path()?.join(slot.path()).join(&self.destination.name))
     }
 
-    /// The file of a version that is a file.
+    /// The new version of a guard that keeps it open.
     pub(crate) fn file(&self) -> &File {
         // Only the end closes it, and consumes the draft.
-        &self.opened.as_ref().expect("a file is open until the end").file
+        &self.opened.as_ref().expect("the new version is open until the end").file
+    }
+
+    /// Is the new version open?
+    pub(crate) fn is_open(&self) -> bool {
+        self.opened.is_some()
     }
 
     /// A descriptor on the mount of staging.
@@ -339,9 +339,9 @@ impl Drop for Draft {
     }
 }
 
-/// The methods that all guards have.
+/// The methods that all guards have. `$create` opens a new version for Rust; Python calls `create_with`.
 macro_rules! guard {
-    ($guard:ident, $commit:path) => {
+    ($guard:ident, $commit:path, $create:ident) => {
         impl $guard {
             /// Starts the options of a new version; see [`Options`].
             pub fn options() -> Options<$guard> {
@@ -388,7 +388,7 @@ macro_rules! guard {
 
             /// The same with a relative path starting from an open folder.
             pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<$guard> {
-                self.create_with(dir.as_fd(), path.as_ref(), &mut checkpoint::go_on)
+                self.$create(dir.as_fd(), path.as_ref(), &mut checkpoint::go_on)
             }
         }
     };

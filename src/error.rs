@@ -1,8 +1,12 @@
 //! The one error type: which path, what was tried, what to do, and the whole `io::Error` kept.
 
+mod hint;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+
+pub(crate) use hint::{Hint, RUST, Words};
 
 use crate::sys::errno;
 
@@ -15,11 +19,13 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum ErrorKind {
     /// The destination exists, and replacing it was not asked for.
     AlreadyExists,
-    /// Staging and destination are on different mounts, or the destination is in a lower layer of an overlay.
+    /// Staging and destination are on different mounts, the destination is in a lower layer of an overlay, or something is
+    /// mounted inside the version that an update copies.
     CrossDevice,
     /// The filesystem (or kernel, or sandbox) lacks the system call that is needed.
     Unsupported,
-    /// The destination is a mount point, a device, a FIFO or a socket, or a symlink that leads to one: these are never replaced.
+    /// The destination is a mount point, a device, a FIFO or a socket, or a symlink that leads to one: these are never
+    /// replaced. Or another program holds a lock that is needed, or changes the destination all the time.
     Busy,
     /// The version that the body started from, or the folder of the destination, has been replaced meanwhile.
     Conflict,
@@ -29,13 +35,34 @@ pub enum ErrorKind {
     Durability,
     /// The guard was used in a forked child, which never owns its parent's staging.
     OtherProcess,
-    /// Any other error of the system: see [`Error::io`].
+    /// Any other error of the system: see [`Error::raw_os_error`] and [`Error::operation`].
     Io,
 }
 
 /// An error of atomik: the operation, the paths, the error of the system and what to do about it.
 ///
-/// It converts into [`std::io::Error`] with its message, so that `?` works in functions that return that.
+/// `?` works in functions that return [`std::io::Result`], and keeps the errno. An [`std::io::Error`] has either an errno
+/// or a message: [`described`](Error::described) keeps the message, and the path in it.
+///
+/// # Examples
+/// ```
+/// fn save(path: &std::path::Path) -> std::io::Result<()> {
+///     atomik::write(path, "new")?;
+///     Ok(())
+/// }
+///
+/// fn save_and_say_where(path: &std::path::Path) -> std::io::Result<()> {
+///     atomik::write(path, "new").map_err(atomik::Error::described)?;
+///     Ok(())
+/// }
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("p");
+///
+/// save(&path)?;
+/// assert_eq!(save(&path).unwrap_err().raw_os_error(), Some(17)); // EEXIST
+/// assert!(save_and_say_where(&path).unwrap_err().to_string().starts_with(&path.display().to_string()));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Error(Box<Inner>);
 
 struct Inner {
@@ -44,25 +71,20 @@ struct Inner {
     path: PathBuf,
     path2: Option<PathBuf>,
     source: io::Error,
-    hint: Option<String>,
+    hints: Vec<Hint>,
     committed: bool,
     leftover: Option<Error>,
 }
 
 impl Error {
-    /// An error of the system during `operation` on `path`; its kind follows from the errno.
+    /// An error of the system during `operation` on `path`. Its kind follows from the errno where that means the same
+    /// in every operation; [`kind_by_errno`](Self::kind_by_errno) and [`kind_is`](Self::kind_is) set the others.
     pub(crate) fn new(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        let (source, hint) = match source.downcast::<Stays>() {
-            Ok(Stays { path, error }) => {
-                let hint = format!("what is left in {} is removed by the next writer that can", path.display());
-                (error, Some(hint))
-            }
-            Err(source) => (source, None),
+        let (source, hints) = match source.downcast::<Stays>() {
+            Ok(Stays { path, error }) => (error, vec![Hint::Stays(path.display().to_string())]),
+            Err(source) => (source, Vec::new()),
         };
         let kind = match errno(&source) {
-            libc::EEXIST | libc::ENOTEMPTY => ErrorKind::AlreadyExists,
-            libc::EXDEV => ErrorKind::CrossDevice,
-            libc::EBUSY => ErrorKind::Busy,
             libc::EOPNOTSUPP | libc::ENOSYS => ErrorKind::Unsupported,
             _ => ErrorKind::Io,
         };
@@ -72,7 +94,7 @@ impl Error {
             path: path.into(),
             path2: None,
             source,
-            hint,
+            hints,
             committed: false,
             leftover: None,
         }))
@@ -90,17 +112,15 @@ impl Error {
     }
 
     /// Says what to do about it.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+    pub(crate) fn hint(mut self, hint: Hint) -> Self {
+        self.0.hints = vec![hint];
         self
     }
 
     /// Says more about it.
-    pub(crate) fn and_hint(self, more: String) -> Self {
-        match self.0.hint.clone() {
-            Some(hint) => self.hint(format!("{hint}; {more}")),
-            None => self.hint(more),
-        }
+    pub(crate) fn and_hint(mut self, more: Hint) -> Self {
+        self.0.hints.push(more);
+        self
     }
 
     /// Marks an error after which nothing is published any more.
@@ -109,7 +129,17 @@ impl Error {
         self
     }
 
-    /// Overrides the kind that the errno suggests.
+    /// Sets the kind that the errno has where it is about what stands at the destination, or about moving something there.
+    pub(crate) fn kind_by_errno(self) -> Self {
+        match errno(&self.0.source) {
+            libc::EEXIST | libc::ENOTEMPTY => self.kind_is(ErrorKind::AlreadyExists),
+            libc::EXDEV => self.kind_is(ErrorKind::CrossDevice),
+            libc::EBUSY => self.kind_is(ErrorKind::Busy),
+            _ => self,
+        }
+    }
+
+    /// Sets the kind.
     pub(crate) fn kind_is(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
         self
@@ -137,6 +167,12 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// What was being done, as the message says it: "publishing", "syncing the new version".
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        self.0.operation
     }
 
     /// The path that it is about: mostly the destination, as it was given.
@@ -170,15 +206,30 @@ impl Error {
         self.0.source.raw_os_error()
     }
 
-    /// What was tried, what the system answered and what to do, without the paths.
+    /// The same as an [`io::Error`] with its message: path, cause and remedy. [`io::Error::get_ref`] gives this error back,
+    /// and `raw_os_error` of the result is `None`: the errno is that of this error.
+    #[must_use]
+    pub fn described(self) -> io::Error {
+        io::Error::new(self.0.source.kind(), self)
+    }
+
+    /// What was tried, what the system answered and what to do about it in Rust, without the paths.
     #[must_use]
     pub fn reason(&self) -> String {
-        let inner = &self.0;
-        let answer = answer(&inner.source);
-        match &inner.hint {
-            Some(hint) => format!("{answer} while {}: {hint}", inner.operation),
-            None => format!("{answer} while {}", inner.operation),
-        }
+        self.reason_in(&RUST)
+    }
+
+    /// The same in the words of a language.
+    pub(crate) fn reason_in(&self, words: &Words) -> String {
+        let said = format!("{} while {}", answer(&self.0.source), self.0.operation);
+        let hints: Vec<_> = self.0.hints.iter().map(|hint| hint.text(words)).collect();
+        if hints.is_empty() { said } else { format!("{said}: {}", hints.join("; ")) }
+    }
+
+    /// The whole message in the words of a language.
+    pub(crate) fn message_in(&self, words: &Words) -> String {
+        let to = self.path2().map_or_else(String::new, |path2| format!(" (to {})", path2.display()));
+        format!("{}: {}{to}", self.path().display(), self.reason_in(words))
     }
 }
 
@@ -214,11 +265,7 @@ pub(crate) fn answer(error: &io::Error) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path().display(), self.reason())?;
-        match self.path2() {
-            Some(path2) => write!(f, " (to {})", path2.display()),
-            None => Ok(()),
-        }
+        f.write_str(&self.message_in(&RUST))
     }
 }
 
@@ -235,8 +282,9 @@ impl std::error::Error for Error {
     }
 }
 
+/// Keeps the errno, and so no message of atomik's: see [`Error::described`]. Without an errno the message is kept.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
-        io::Error::new(error.0.source.kind(), error)
+        error.raw_os_error().map_or_else(|| error.described(), io::Error::from_raw_os_error)
     }
 }

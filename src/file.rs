@@ -12,7 +12,7 @@ use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
 use crate::draft::{Body, Draft, Staging, guard};
-use crate::error::Result;
+use crate::error::{Hint, Result};
 use crate::metadata::{self, Work};
 use crate::options::{Options, Settings, Start};
 use crate::slot;
@@ -48,11 +48,12 @@ const OPENING: &str = "opening the present version";
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped without `commit`, it discards the new version"]
 pub struct File {
     pub(crate) draft: Draft,
 }
 
-guard!(File, Draft::commit);
+guard!(File, Draft::commit, create_with);
 
 #[cfg(feature = "python")]
 impl File {
@@ -63,10 +64,11 @@ impl File {
 }
 
 impl Options<File> {
-    /// As [`update`](Options::update), and whatever is written goes to the end (default: false).
+    /// Starts from a copy of the present version, as [`update`](Options::update) does, and writes everything to its end
+    /// (default: false).
     pub fn append(mut self, append: bool) -> Self {
         self.settings.append = append;
-        self.update(append)
+        self
     }
 
     /// Opens a new version; `checkpoint` stops the copying of the present one.
@@ -75,8 +77,8 @@ impl Options<File> {
     }
 
     fn open(&self, path: (BorrowedFd, &Path), body: Body, checkpoint: Checkpoint) -> Result<File> {
-        Draft::open(path, Kind::File, &self.settings, body, |draft| stage(draft, checkpoint))
-            .map(|draft| File { draft })
+        let settings = self.decide(path.1)?;
+        Draft::open(path, Kind::File, settings, body, |draft| stage(draft, checkpoint)).map(|draft| File { draft })
     }
 
     /// Writes a whole file: the fastest way.
@@ -115,7 +117,7 @@ impl Options<File> {
         let new = self.open((dir, path), Body::None, checkpoint)?;
         fill(new.draft.file(), checkpoint).map_err(|error| {
             let error = new.draft.destination.failed("writing the new version", error);
-            error.hint("it was not published, and the destination is untouched")
+            error.hint(Hint::NotPublished)
         })?;
         Ok(new)
     }
@@ -223,14 +225,14 @@ pub(crate) fn open_present(destination: &Destination) -> Result<(OwnedFd, Stat)>
             // It was there, and is replaced just now.
             Err(error) if patience.again(destination.slots(), &error) => {}
             Err(error) if errno(&error) == libc::ELOOP => {
-                return Err(failed(error).hint("it is a symlink: pass follow_symlinks=True"));
+                return Err(failed(error).hint(Hint::IsSymlink));
             }
             other => break other.map_err(failed)?,
         }
     };
     let stat = sys::stat_fd(fd.as_fd()).map_err(failed)?;
     if stat.kind() != libc::S_IFREG {
-        return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)).hint("it is no file any more"));
+        return Err(failed(io::Error::from_raw_os_error(libc::EINVAL)).hint(Hint::NoFileAnyMore));
     }
     Ok((fd, stat))
 }

@@ -14,9 +14,9 @@ use crate::clone;
 use crate::committed::Committed;
 use crate::destination::Kind;
 use crate::draft::{Body, Draft, guard};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::file::open_present;
-use crate::group::Group;
+use crate::group::{Group, Guard, sealed};
 use crate::metadata::{self, Given, Work};
 use crate::options::{Cleanup, Options, Settings, Siblings, Start};
 use crate::path::listed;
@@ -36,14 +36,17 @@ const MAX_NAMED: usize = 5;
 const ROUNDS: u32 = 100;
 
 /// Opens a draft in a slot, for a body that is given a path.
-fn open(path: (BorrowedFd, &Path), kind: Kind, settings: &Settings, checkpoint: Checkpoint) -> Result<Draft> {
+fn open(path: (BorrowedFd, &Path), kind: Kind, settings: Settings, checkpoint: Checkpoint) -> Result<Draft> {
     Draft::open(path, kind, settings, Body::Runs, |draft| {
         draft.stage_in_slot()?;
-        stage(draft, checkpoint).inspect_err(|_| {
-            // Staging that is still empty goes without a descriptor, of which none may be left.
-            drop(sys::rmdir(draft.slot(), &draft.destination.name));
-        })
+        stage(draft, checkpoint).inspect_err(|_| remove_empty(draft))
     })
+}
+
+/// Removes staging that is still empty: that takes no descriptor, of which none may be left.
+fn remove_empty(draft: &Draft) {
+    // What resists goes with the slot.
+    drop(sys::rmdir(draft.slot(), &draft.destination.name));
 }
 
 /// Prepares the slot for the body, and fills it for an update.
@@ -63,6 +66,17 @@ fn stage(draft: &mut Draft, checkpoint: Checkpoint) -> Result<()> {
             sys::open_folder(slot, &destination.name).map_err(|error| destination.failed("creating staging", error))?;
         let given = metadata::begin(destination, settings, folder.as_fd(), (old, None), None, Work::ByName)?;
         draft.hold(folder, given, None);
+    }
+    Ok(())
+}
+
+/// Opens the staging folder, if it is not open already.
+fn hold_folder(draft: &mut Draft) -> Result<()> {
+    if !draft.is_open() {
+        let (destination, slot) = (&draft.destination, draft.slot());
+        let failed = |error| destination.failed("creating staging", error);
+        let folder = trial::patiently(destination, || sys::open_folder(slot, &destination.name).map_err(failed))?;
+        draft.hold(folder, Given::default(), None);
     }
     Ok(())
 }
@@ -107,7 +121,7 @@ fn copy_folder(draft: &Draft, checkpoint: Checkpoint) -> Result<Copied> {
             return copy_file(draft);
         }
     }
-    Err(failed(io::Error::from_raw_os_error(libc::EBUSY)))
+    Err(failed(io::Error::from_raw_os_error(libc::EBUSY)).kind_is(ErrorKind::Busy))
 }
 
 fn copy_pinned(draft: &Draft, present: &Pin, checkpoint: Checkpoint) -> Result<Copied> {
@@ -122,6 +136,7 @@ fn copy_pinned(draft: &Draft, present: &Pin, checkpoint: Checkpoint) -> Result<C
     clone::tree(present.as_fd(), copy.as_fd(), checkpoint).map_err(|failure| {
         let error = Error::new("copying the present version", &destination.path.join(failure.place), failure.error);
         match failure.hint {
+            Some(Hint::MountInside) => error.kind_is(ErrorKind::CrossDevice).hint(Hint::MountInside),
             Some(hint) => error.hint(hint),
             None => error,
         }
@@ -181,11 +196,7 @@ fn siblings(draft: &Draft) -> Result<Vec<OsString>> {
         return Ok(names);
     }
     let error = Error::errno("publishing", &destination.path, libc::ENOTEMPTY).kind_is(ErrorKind::Siblings);
-    Err(error.hint(format!(
-        "the tool has left these beside {}, which would be lost: {}. Let it finish and close them, pass siblings=\"publish\" to publish them too, or siblings=\"discard\"",
-        name.to_string_lossy(),
-        listed(&names, MAX_NAMED)
-    )))
+    Err(error.hint(Hint::SiblingsLeft(name.to_string_lossy().into(), listed(&names, MAX_NAMED))))
 }
 
 /// Commits a draft; what a tool has left beside it, if that is to be published, in one group with it.
@@ -203,8 +214,8 @@ fn commit(mut draft: Draft, checkpoint: Checkpoint) -> Result<Committed> {
 
 /// What folders and entries have beside what all guards have.
 macro_rules! shown {
-    ($guard:ident, $kind:expr) => {
-        guard!($guard, commit);
+    ($guard:ident, $kind:expr, $create:ident) => {
+        guard!($guard, commit, $create);
 
         impl $guard {
             /// Where the new version is built; its last component is the destination's name.
@@ -215,9 +226,9 @@ macro_rules! shown {
         }
 
         impl Options<$guard> {
-            /// Opens a new version; `checkpoint` stops the copying of the present one.
+            /// Opens a new version, but no descriptor of its folder; `checkpoint` stops the copying of the present version.
             pub(crate) fn create_with(&self, dir: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> Result<$guard> {
-                let draft = open((dir, path), $kind, &self.settings, checkpoint)?;
+                let draft = open((dir, path), $kind, self.decide(path)?, checkpoint)?;
                 let path = shown_path(&draft);
                 Ok($guard { draft, path })
             }
@@ -256,12 +267,32 @@ macro_rules! shown {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped without `commit`, it discards the new version"]
 pub struct Folder {
     draft: Draft,
     path: PathBuf,
 }
 
-shown!(Folder, Kind::Folder);
+shown!(Folder, Kind::Folder, create_open);
+
+impl Options<Folder> {
+    /// Opens a new version, and its folder for [`AsFd`].
+    fn create_open(&self, dir: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> Result<Folder> {
+        let mut folder = self.create_with(dir, path, checkpoint)?;
+        let held = hold_folder(&mut folder.draft).inspect_err(|_| remove_empty(&folder.draft));
+        match held {
+            Ok(()) => Ok(folder),
+            Err(error) => Err(folder.draft.discard_after(error)),
+        }
+    }
+}
+
+/// The staging folder, open for reading: for `openat(2)` and tools that take a folder's descriptor.
+impl AsFd for Folder {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.draft.file().as_fd()
+    }
+}
 
 /// A path at which a tool writes a file or makes a folder, published by [`commit`](Entry::commit).
 ///
@@ -280,12 +311,13 @@ shown!(Folder, Kind::Folder);
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped without `commit`, it discards the new version"]
 pub struct Entry {
     draft: Draft,
     path: PathBuf,
 }
 
-shown!(Entry, Kind::Any);
+shown!(Entry, Kind::Any, create_with);
 
 impl Options<Entry> {
     /// What becomes of what a tool leaves beside the path (default: nothing is published, and the error names it).
@@ -298,16 +330,19 @@ impl Options<Entry> {
     }
 }
 
-impl Group {
-    /// Adds a folder that has been filled; nothing of it is visible yet.
-    pub fn add_folder(&mut self, folder: Folder) -> Result<()> {
-        self.add_draft(folder.draft)
-    }
+impl Guard for Folder {}
 
-    /// Adds what a tool has made, and what it has left beside that if the entry says so ([`Options::siblings`]); nothing of
-    /// it is visible yet.
-    pub fn add_entry(&mut self, entry: Entry) -> Result<()> {
-        let siblings = siblings(&entry.draft)?;
-        self.add_with_siblings(entry.draft, siblings)
+impl sealed::Join for Folder {
+    fn join(self, group: &mut Group) -> Result<()> {
+        group.add_draft(self.draft)
+    }
+}
+
+impl Guard for Entry {}
+
+impl sealed::Join for Entry {
+    fn join(self, group: &mut Group) -> Result<()> {
+        let siblings = siblings(&self.draft)?;
+        group.add_with_siblings(self.draft, siblings)
     }
 }

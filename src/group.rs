@@ -15,7 +15,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::committed::Committed;
 use crate::destination::{Check, Kind, folder_conflict};
 use crate::draft::{Draft, Ready};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::file::File;
 use crate::metadata;
 use crate::options::{Durability, Options, Settings};
@@ -52,12 +52,13 @@ const STRIDE: usize = 64;
 /// group.write(&File::options(), &page, "hello")?;
 /// let folder = Folder::options().create(&site)?;
 /// std::fs::write(folder.path().join("index.html"), "hello")?;
-/// group.add_folder(folder)?;
+/// group.add(folder)?;
 /// group.commit()?;
 /// # assert!(page.exists() && site.join("index.html").exists());
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped without `commit`, it discards all members"]
 pub struct Group {
     durability: Durability,
     places: Places,
@@ -84,13 +85,30 @@ struct Member {
     displaced_mode: Option<u32>,
 }
 
+/// A guard that a [`Group`] takes: [`File`], [`Folder`](crate::Folder) or [`Entry`](crate::Entry), and no other type.
+pub trait Guard: sealed::Join {}
+
+pub(crate) mod sealed {
+    /// Moves its version to a slot of the group.
+    pub trait Join {
+        fn join(self, group: &mut crate::Group) -> crate::Result<()>;
+    }
+}
+
+impl Guard for File {}
+
+impl sealed::Join for File {
+    fn join(self, group: &mut Group) -> Result<()> {
+        group.add_draft(self.draft)
+    }
+}
+
 fn number(index: usize) -> OsString {
     index.to_string().into()
 }
 
 impl Group {
     /// Starts an empty group.
-    #[must_use]
     pub fn new(durability: Durability) -> Self {
         let (places, process) = (Places::default(), Process::current());
         Self { durability, places, members: Vec::new(), leftover: None, process }
@@ -129,12 +147,14 @@ impl Group {
         fill: impl FnOnce(&std::fs::File, Checkpoint) -> io::Result<()>,
         checkpoint: Checkpoint,
     ) -> Result<()> {
-        self.add_file(options.filled(dir, path, fill, checkpoint)?)
+        self.add(options.filled(dir, path, fill, checkpoint)?)
     }
 
-    /// Adds a file that has been written; nothing of it is visible yet.
-    pub fn add_file(&mut self, file: File) -> Result<()> {
-        self.add_draft(file.draft)
+    /// Adds a [`File`] that has been written, a [`Folder`](crate::Folder) that has been filled, or what a tool has made at
+    /// the path of an [`Entry`](crate::Entry), with what it has left beside that if the entry says so
+    /// ([`Options::siblings`]). Nothing of it is visible yet.
+    pub fn add(&mut self, guard: impl Guard) -> Result<()> {
+        guard.join(self)
     }
 
     /// Adds a version that is complete.
@@ -256,7 +276,7 @@ impl Group {
             }
             self.members[index].replaces = old.is_some();
         }
-        let mut settings = Options::<File>::new().durability(self.durability).settings;
+        let mut settings = Settings { durability: self.durability, ..Settings::default() };
         for home in &self.places.homes {
             sync::folder(home.fd(), home.fd(), &settings, &home.destination, checkpoint)?;
             // Where blocks are given back early, "ordered" takes what "full" takes.
@@ -309,24 +329,7 @@ impl Group {
         let mut outcome = Ok(());
         let to_set = |member: &&Member| member.later.is_some() || member.time.is_some() && member.replaces;
         for member in self.members.iter().filter(to_set) {
-            let set = || -> io::Result<()> {
-                let fd = sys::open_folder(self.places.parent(&member.place).open()?.as_fd(), &member.place.name)?;
-                if sys::stat_fd(fd.as_fd())?.ino == member.inode {
-                    if let Some(time) = member.time {
-                        metadata::keep_time(fd.as_fd(), time)?;
-                    }
-                    let Some(mode) = member.later else { return Ok(()) };
-                    sys::chmod(fd.as_fd(), mode)?;
-                    if settings.durability != Durability::None {
-                        sys::fsync(fd.as_fd())?;
-                    }
-                }
-                Ok(())
-            };
-            let failed = |error| {
-                self.places.failed(&member.place, "setting the new version's mode and time", error).after_publish()
-            };
-            outcome = outcome.and(set().map_err(failed));
+            outcome = outcome.and(self.set_mode_and_time(member, settings.durability));
         }
         if settings.durability != Durability::Full {
             return outcome;
@@ -345,11 +348,32 @@ impl Group {
                 Error::new("syncing the parent folder", &parent.path, error)
                     .kind_is(ErrorKind::Durability)
                     .after_publish()
-                    .hint("the new versions are published, but a power cut may bring old ones back")
+                    .hint(Hint::OldOnesMayReturn)
             };
             synced = synced.and(sync().map_err(failed));
         }
         synced.and(outcome)
+    }
+
+    /// Sets the mode that a member could not be moved with, and the time that its move has changed.
+    fn set_mode_and_time(&self, member: &Member, durability: Durability) -> Result<()> {
+        let failed =
+            |error| self.places.failed(&member.place, "setting the new version's mode and time", error).after_publish();
+        let open = || sys::open_folder(self.places.parent(&member.place).open()?.as_fd(), &member.place.name);
+        let fd = open().map_err(failed)?;
+        if sys::stat_fd(fd.as_fd()).map_err(failed)?.ino != member.inode {
+            return Ok(());
+        }
+        if let Some(time) = member.time {
+            metadata::keep_time(fd.as_fd(), time).map_err(failed)?;
+        }
+        let Some(mode) = member.later else { return Ok(()) };
+        sys::chmod(fd.as_fd(), mode).map_err(failed)?;
+        if durability == Durability::NoSync {
+            return Ok(());
+        }
+        let unsynced = |error| failed(error).kind_is(ErrorKind::Durability).hint(Hint::ModeMayGo);
+        sys::fsync(fd.as_fd()).map_err(unsynced)
     }
 
     /// Gives the slots back, with what is in them.

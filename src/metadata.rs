@@ -18,7 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::destination::Destination;
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::options::Settings;
 use crate::slot;
 use crate::sys::{self, Stat, errno};
@@ -261,11 +261,8 @@ pub(crate) fn inherit(destination: &Destination, slot: BorrowedFd) -> Result<()>
     if !destination.elsewhere() {
         return Ok(());
     }
-    let failed = |error: io::Error| -> Error {
-        destination.failed("staging in tmp_dir", error).hint(
-            "what is made there cannot be given the group and default ACL of the destination's folder: leave tmp_dir out",
-        )
-    };
+    let failed =
+        |error: io::Error| -> Error { destination.failed("staging in tmp_dir", error).hint(Hint::NotInherited) };
     let parent = sys::stat_fd(destination.parent()).map_err(failed)?;
     let (given, _held) = Metadata::of(destination, OsStr::new("."), parent, slot)?;
     inherit_from(destination, slot, &parent, &given.xattrs).map_err(failed)

@@ -61,7 +61,7 @@ impl Mount {
     pub(crate) fn durability(self) -> Option<Durability> {
         match self.kind {
             EXT4 | XFS | BTRFS | F2FS => Some(Durability::Full),
-            TMPFS | RAMFS => Some(Durability::None),
+            TMPFS | RAMFS => Some(Durability::NoSync),
             _ => None,
         }
     }

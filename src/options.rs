@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Hint, Result};
 
 /// What is left of a commit after a power cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,8 +14,9 @@ pub enum Durability {
     Full,
     /// After a power cut the destination is complete old or complete new; it may be the old.
     Ordered,
-    /// Safe against the end of the process, not of the machine: no sync calls at all.
-    None,
+    /// Safe against the end of the process, not of the machine: no sync calls at all. Python and the command call it
+    /// `"none"`; here `None` would read as that of [`Option`].
+    NoSync,
 }
 
 /// When a displaced version is removed.
@@ -51,7 +54,7 @@ pub(crate) enum Start {
     Existing,
 }
 
-/// The options without the guard that they are for.
+/// What the options of a guard mean together.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) overwrite: bool,
@@ -68,37 +71,9 @@ pub(crate) struct Settings {
     pub(crate) siblings: Siblings,
 }
 
-impl Settings {
-    /// Are siblings to be published, with something that does not go with a group?
-    pub(crate) fn is_no_group(&self) -> bool {
-        let alone = self.start != Start::Empty || self.backup.is_some() || self.tmp_dir.is_some();
-        self.siblings == Siblings::Publish && alone
-    }
-}
-
-/// Options for a [`File`](crate::File), a [`Folder`](crate::Folder) or an [`Entry`](crate::Entry).
-///
-/// # Examples
-/// ```
-/// # let dir = tempfile::tempdir()?;
-/// # let path = dir.path().join("settings.json");
-/// atomik::File::options()
-///     .overwrite(true)
-///     .durability(atomik::Durability::Ordered)
-///     .write(&path, b"{}")?;
-/// # assert_eq!(std::fs::read(&path)?, b"{}");
-/// # Ok::<(), std::io::Error>(())
-/// ```
-#[derive(Clone)]
-#[must_use = "options do nothing until something is created with them"]
-pub struct Options<Guard> {
-    pub(crate) settings: Settings,
-    guard: PhantomData<fn() -> Guard>,
-}
-
-impl<Guard> Options<Guard> {
-    pub(crate) fn new() -> Self {
-        let settings = Settings {
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
             overwrite: false,
             durability: Durability::Full,
             single_flush: true,
@@ -111,17 +86,80 @@ impl<Guard> Options<Guard> {
             backup: None,
             cleanup: Cleanup::Inline,
             siblings: Siblings::Refuse,
-        };
-        Self::from_settings(settings)
+        }
+    }
+}
+
+impl Settings {
+    /// Are siblings to be published, with something that does not go with a group?
+    pub(crate) fn is_no_group(&self) -> bool {
+        let alone = self.start != Start::Empty || self.backup.is_some() || self.tmp_dir.is_some();
+        self.siblings == Siblings::Publish && alone
+    }
+}
+
+/// Options for a [`File`](crate::File), a [`Folder`](crate::Folder) or an [`Entry`](crate::Entry).
+///
+/// Their order does not matter: each sets only itself, and the last call of each counts. What they mean together is
+/// decided when a guard is created. Options that contradict each other are refused then with `EINVAL`, before anything is
+/// touched.
+///
+/// # Examples
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("settings.json");
+/// atomik::File::options()
+///     .overwrite(true)
+///     .durability(atomik::Durability::Ordered)
+///     .write(&path, b"{}")?;
+/// # assert_eq!(std::fs::read(&path)?, b"{}");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use = "options do nothing until something is created with them"]
+pub struct Options<Guard> {
+    /// All but what the others here decide.
+    pub(crate) settings: Settings,
+    /// `None`: never said.
+    overwrite: Option<bool>,
+    update: bool,
+    guard: PhantomData<fn() -> Guard>,
+}
+
+impl<Guard> Options<Guard> {
+    pub(crate) fn new() -> Self {
+        Self { settings: Settings::default(), overwrite: None, update: false, guard: PhantomData }
     }
 
+    /// Python's options, where `overwrite=False` is the default and refuses no update.
+    #[cfg(feature = "python")]
     pub(crate) fn from_settings(settings: Settings) -> Self {
-        Self { settings, guard: PhantomData }
+        Self { overwrite: settings.overwrite.then_some(true), settings, ..Self::new() }
     }
 
-    /// Replaces what is there (default: false). Devices, FIFOs, sockets and mount points never are.
+    /// Decides what the options mean together for a new version of `path`.
+    pub(crate) fn decide(&self, path: &Path) -> Result<Settings> {
+        let refuse = |hint| Err(Error::errno("checking the options", path, libc::EINVAL).hint(hint));
+        let mut settings = self.settings.clone();
+        settings.overwrite = self.overwrite.unwrap_or_default();
+        if self.update || settings.append || settings.start != Start::Empty {
+            if self.overwrite == Some(false) {
+                return refuse(Hint::OverwriteRefused);
+            }
+            settings.overwrite = true;
+            if settings.start == Start::Empty {
+                settings.start = Start::Present;
+            }
+        }
+        if settings.is_no_group() {
+            return refuse(Hint::SiblingsAlone);
+        }
+        Ok(settings)
+    }
+
+    /// Replaces what is there (default: only if [`update`](Options::update) or `append` ask for it). Devices, FIFOs, sockets
+    /// and mount points are never replaced.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
-        self.settings.overwrite = overwrite;
+        self.overwrite = Some(overwrite);
         self
     }
 
@@ -161,10 +199,9 @@ impl<Guard> Options<Guard> {
     ///
     /// If somebody else has published meanwhile, the commit is refused
     /// ([`ErrorKind::Conflict`](crate::ErrorKind::Conflict)) and theirs stands. A [`File`](crate::File)
-    /// starts at its beginning: seek to write elsewhere.
+    /// starts at its beginning: seek to write elsewhere. It does not go with `overwrite(false)`.
     pub fn update(mut self, update: bool) -> Self {
-        self.settings.start = if update { Start::Present } else { Start::Empty };
-        self.settings.overwrite |= update;
+        self.update = update;
         self
     }
 
@@ -181,8 +218,17 @@ impl<Guard> Options<Guard> {
     }
 }
 
+// Derived, they would ask the same of the guard.
+impl<Guard> Clone for Options<Guard> {
+    fn clone(&self) -> Self {
+        Self { settings: self.settings.clone(), ..*self }
+    }
+}
+
 impl<Guard> fmt::Debug for Options<Guard> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.settings.fmt(f)
+        let Self { settings, overwrite, update, guard: _ } = self;
+        let mut shown = f.debug_struct("Options");
+        shown.field("overwrite", overwrite).field("update", update).field("settings", settings).finish()
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 
 /// Splits a path into its parent and its last component, and says whether slashes followed. Paths that no rename can
 /// name (`/`, `.`, `..`) are refused, as `rename(2)` refuses them.
@@ -17,9 +17,10 @@ pub(crate) fn split(path: &Path) -> Result<(&OsStr, &OsStr, bool)> {
     let end = bytes.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
     let start = bytes[..end].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
     match &bytes[start..end] {
-        b"" if bytes.is_empty() => Err(Error::errno("reading the path", path, libc::ENOENT).hint("the path is empty")),
-        b"" | b"." | b".." => Err(Error::errno("reading the path", path, libc::EBUSY)
-            .hint("its last component must be the name of a file or folder")),
+        b"" if bytes.is_empty() => Err(Error::errno("reading the path", path, libc::ENOENT).hint(Hint::EmptyPath)),
+        b"" | b"." | b".." => {
+            Err(Error::errno("reading the path", path, libc::EBUSY).kind_is(ErrorKind::Busy).hint(Hint::NoName))
+        }
         name => {
             let parent = if start == 0 { b"." } else { &bytes[..start] };
             Ok((OsStr::from_bytes(parent), OsStr::from_bytes(name), end < bytes.len()))

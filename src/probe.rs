@@ -20,6 +20,7 @@ use crate::trial;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "each is an answer of its own")]
 #[non_exhaustive]
+#[must_use = "a probe changes nothing: only its answer counts"]
 pub struct Probe {
     /// The filesystem's type, as `/proc/self/mountinfo` names it: "ext4", "fuse.bindfs".
     pub filesystem: String,
@@ -50,7 +51,7 @@ pub struct Probe {
     /// A durable commit waits for one flush of the disk instead of two: the filesystem's journal makes that enough,
     /// and `ATOMIK_SINGLE_FLUSH=0` is not set. On ext4 only once something has been synced since it was mounted.
     pub single_flush: bool,
-    /// The strongest durability that can be promised: [`Durability::None`] in memory; `None` where it is for a
+    /// The strongest durability that can be promised: [`Durability::NoSync`] in memory; `None` where it is for a
     /// server or a user-space program to keep the promise.
     pub durability: Option<Durability>,
 }
@@ -90,7 +91,7 @@ impl Probe {
         match self.durability {
             Some(Durability::Full) => "full",
             Some(Durability::Ordered) => "ordered",
-            Some(Durability::None) => "none",
+            Some(Durability::NoSync) => "none",
             None => "unknown",
         }
     }

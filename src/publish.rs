@@ -17,14 +17,14 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use crate::base;
 use crate::checkpoint;
 use crate::destination::{Check, Destination, Kind};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::slot::{self, Linked};
 use crate::sync;
 use crate::sys::{self, NOREPLACE, errno};
 
 pub(crate) use exchange::Exchanged;
 use exchange::exchange;
-pub(crate) use terms::{Displaced, InSlot, NO_MOVES, Terms, is_unsupported};
+pub(crate) use terms::{Displaced, InSlot, Terms, is_unsupported};
 use terms::{failed, unreplaced};
 
 /// How often a destination may appear and vanish under a publish before it gives up.
@@ -109,7 +109,7 @@ pub(crate) fn unnamed(
     let slots = destination.slots();
     // Locked before it has a name: nobody ever takes it for an orphan.
     let linked = sys::lock(file, false).and_then(|_| Linked::link(file, slots));
-    let linked = linked.map_err(|error| failed(destination, error))?;
+    let linked = linked.map_err(|error| destination.failed("publishing", error))?;
     let publish = || {
         if before == Before::NameAndSync {
             sync::again(file, destination)?;
@@ -158,8 +158,7 @@ pub(crate) fn staged(destination: &Destination, new: InSlot, terms: Terms, exist
             _ => return Err(failed(destination, error)),
         };
     }
-    Err(Error::errno("publishing", &destination.path, libc::EBUSY)
-        .hint("the destination keeps appearing and vanishing"))
+    Err(Error::errno("publishing", &destination.path, libc::EBUSY).kind_is(ErrorKind::Busy).hint(Hint::KeepsChanging))
 }
 
 /// Renames over what is there, under the publish lock if that must be the base.
@@ -253,12 +252,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::error::ErrorKind;
-    use crate::options::{Durability, Options};
+    use crate::options::Settings;
 
     /// What an old btrfs needs, on whatever filesystem the tests run.
     fn publish_with_a_second_sync(path: &Path, overwrite: bool, exists: bool) -> Result<Published> {
-        let settings = Options::<crate::File>::new().overwrite(true).durability(Durability::Full).settings;
+        let settings = Settings { overwrite: true, ..Settings::default() };
         let (destination, _) = Destination::open(sys::CWD, path, Kind::File, &settings, Check::AtCommit)?;
         let mut file = std::fs::File::from(sys::tmpfile(destination.staging()).unwrap().unwrap());
         file.write_all(b"new").unwrap();

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::path::split;
 use crate::publish::{self, Moved};
 use crate::sys::{self, EXCHANGE, NOREPLACE, WHITEOUT, errno};
@@ -71,12 +71,8 @@ pub(crate) fn rename_at(
         // Watchers hear of this as they do of a rename. A file that cannot be opened has been moved all the same.
         drop(sys::open_published(dst_dir, dst.as_os_str()));
     }
-    unlinked.map_err(|error| {
-        Error::new("removing the old name", src, error)
-            .to(dst)
-            .after_publish()
-            .hint("the file has its new name, and still its old one, too")
-    })
+    unlinked
+        .map_err(|error| Error::new("removing the old name", src, error).to(dst).after_publish().hint(Hint::BothNames))
 }
 
 /// Exchanges two paths of any types in one step (`RENAME_EXCHANGE`). No sync.
@@ -112,25 +108,17 @@ pub fn renameat2(
 fn explain(a: &Path, b: &Path, flags: u32, error: io::Error) -> Error {
     let errno = errno(&error);
     let operation = if flags & EXCHANGE == 0 { "renaming" } else { "exchanging" };
-    let error = Error::new(operation, a, error).to(b);
+    let error = Error::new(operation, a, error).to(b).kind_by_errno();
     match errno {
-        libc::EEXIST if flags & NOREPLACE != 0 => {
-            error.hint("the destination exists; pass overwrite=True to replace it")
-        }
-        libc::ENOTEMPTY | libc::EEXIST => error.hint("rename(2) replaces no folder that has entries; use exchange"),
-        libc::EXDEV => error.hint(
-            "both must be on one mount, and a folder of an overlay's lower layer (a container image) cannot be moved",
-        ),
-        libc::EBUSY => error.hint("a mount point (a bind-mounted file or folder) cannot be renamed or replaced"),
+        libc::EEXIST if flags & NOREPLACE != 0 => error.hint(Hint::RenameExists),
+        libc::ENOTEMPTY | libc::EEXIST => error.hint(Hint::FullFolder),
+        libc::EXDEV => error.hint(Hint::RenameCrosses),
+        libc::EBUSY => error.hint(Hint::RenameMountPoint),
         libc::EINVAL if flags & !WHITEOUT != 0 && !into_itself(a, b) => {
-            error.kind_is(ErrorKind::Unsupported).hint("this filesystem cannot do that in one step")
+            error.kind_is(ErrorKind::Unsupported).hint(Hint::NotInOneStep)
         }
-        libc::EINVAL if flags & WHITEOUT != 0 => {
-            error.kind_is(ErrorKind::Unsupported).hint("this filesystem makes no whiteouts")
-        }
-        libc::ENOSYS | libc::EOPNOTSUPP => {
-            error.kind_is(ErrorKind::Unsupported).hint("this kernel, sandbox or filesystem cannot do that in one step")
-        }
+        libc::EINVAL if flags & WHITEOUT != 0 => error.kind_is(ErrorKind::Unsupported).hint(Hint::NoWhiteouts),
+        libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint(Hint::NotInOneStepHere),
         _ => error,
     }
 }

@@ -49,7 +49,7 @@ pub(crate) use domain::learn;
 pub(crate) use linked::Linked;
 pub(crate) use lock::{PublishLock, remove_orphan_lock};
 pub(crate) use mark::{complete, mark};
-pub(crate) use name::{Kind, RESERVED, is_ours, is_reserved, parse, scratch};
+pub(crate) use name::{Kind, is_ours, is_reserved, parse, scratch};
 pub(crate) use observe::{is_change, list};
 use observe::{is_empty, is_named};
 use orphans::remove_others;
@@ -327,7 +327,7 @@ mod tests {
         let slots = [home.take(), home.take()];
         for (slot, content) in slots.iter().zip(["second", "third"]) {
             std::fs::write(at(NAME).with_file_name(slot.path()).join(NAME), content).unwrap();
-            let _lock = PublishLock::take(home.beside()).unwrap();
+            let _lock = PublishLock::take(home.beside()).unwrap().unwrap();
             complete_backups(home.beside()).unwrap();
             mark(slot.fd.as_fd(), home.beside(), OsStr::new("backup")).unwrap();
             sys::renameat2(slot.fd.as_fd(), OsStr::new(NAME), home.dir.as_fd(), OsStr::new(NAME), sys::EXCHANGE)

@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 
 use crate::checkpoint::{self, Checkpoint};
 use crate::destination::Destination;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::process::Process;
 use crate::slot;
 use crate::sys::{self, Lock, Stat, errno};
@@ -30,8 +30,8 @@ const ROUNDS_WITHOUT_PAUSE: u32 = 100;
 /// not see such a lock ([`LockReach`](crate::LockReach)) removes it at once. The end of the process frees the pin.
 ///
 /// # Errors
-/// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where folders cannot be locked; `ENOTDIR` for a file, which is
-/// its own snapshot once it is open.
+/// [`ErrorKind::Unsupported`] where folders cannot be locked; `ENOTDIR` for a file, which is its own snapshot once it is
+/// open.
 ///
 /// # Platform notes
 /// [`path`](Snapshot::path) leads through `/proc/PID/fd`: other processes of this user can follow it
@@ -54,6 +54,7 @@ const ROUNDS_WITHOUT_PAUSE: u32 = 100;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
+#[must_use = "dropped, it holds the version no longer"]
 pub struct Snapshot {
     /// `None` once the snapshot is closed.
     pin: Option<Pin>,
@@ -157,9 +158,9 @@ fn failed(path: &Path, error: io::Error) -> Error {
     let errno = errno(&error);
     let error = Error::new("opening a snapshot", path, error);
     match errno {
-        libc::ENOTDIR => error.hint("only a folder needs a snapshot: a file that is open stays as it is"),
-        libc::EOPNOTSUPP => error.hint("this filesystem cannot lock folders"),
-        libc::EBUSY => error.hint("another program holds a lock on the folder"),
+        libc::ENOTDIR => error.hint(Hint::SnapshotOfFile),
+        libc::EOPNOTSUPP => error.hint(Hint::NoFolderLocks),
+        libc::EBUSY => error.kind_is(ErrorKind::Busy).hint(Hint::FolderLocked),
         _ => error,
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use memory::pretend_dirty;
 
 use crate::checkpoint::Checkpoint;
 use crate::destination::Destination;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::mount::Mount;
 use crate::options::{Durability, Settings};
 use crate::sys;
@@ -54,7 +54,7 @@ pub(crate) struct Care {
 
 /// Finds out what the durability that was asked for takes here; `file`: what is replaced is a file.
 pub(crate) fn care(durability: Durability, destination: &Destination, file: bool) -> Care {
-    if durability == Durability::None || !destination.mount().journal.frees_early {
+    if durability == Durability::NoSync || !destination.mount().journal.frees_early {
         return Care { durability, _replaced: None };
     }
     // What cannot be opened has gone.
@@ -64,7 +64,7 @@ pub(crate) fn care(durability: Durability, destination: &Destination, file: bool
 
 /// Makes one file's content and metadata safe to publish.
 pub(crate) fn file(fd: BorrowedFd, settings: &Settings, destination: &Destination) -> Result<()> {
-    if settings.durability == Durability::None {
+    if settings.durability == Durability::NoSync {
         return Ok(());
     }
     let synced = if settings.single_flush && single_flush(destination.mount()) { range(fd) } else { sys::fsync(fd) };
@@ -85,7 +85,7 @@ pub(crate) fn folder(
     destination: &Destination,
     checkpoint: Checkpoint,
 ) -> Result<()> {
-    if settings.durability == Durability::None {
+    if settings.durability == Durability::NoSync {
         return Ok(());
     }
     let mount = destination.mount();
@@ -126,8 +126,5 @@ fn everything(
 }
 
 fn not_published(destination: &Destination, error: io::Error) -> Error {
-    destination
-        .failed("syncing the new version", error)
-        .kind_is(ErrorKind::Durability)
-        .hint("it was not published, and the destination is untouched")
+    destination.failed("syncing the new version", error).kind_is(ErrorKind::Durability).hint(Hint::NotPublished)
 }

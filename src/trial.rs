@@ -11,9 +11,9 @@ use nix::fcntl::OFlag;
 
 use crate::checkpoint;
 use crate::destination::{Destination, Kind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::options::{Settings, Siblings, Start};
-use crate::publish::{NO_MOVES, is_unsupported, move_file};
+use crate::publish::{is_unsupported, move_file};
 use crate::slot::{self, Slot};
 use crate::sys::{self, EXCHANGE, NOREPLACE, Stat, errno};
 use crate::tree;
@@ -105,13 +105,9 @@ fn try_with_folders(destination: &Destination, slot: BorrowedFd, old: Option<Sta
         Err(error) if is_unsupported(&error) && old.is_none() && overwrite => {
             sys::renameat2(slot, &probe, slot, name, 0).map_err(failed)
         }
-        Err(error) if is_unsupported(&error) => {
-            Err(failed(error).kind_is(ErrorKind::Unsupported).hint(if old.is_some() {
-                "this filesystem (or sandbox) cannot exchange two folders; publish under a new name, or on a local filesystem"
-            } else {
-                "this filesystem (or sandbox) cannot rename without replacing: pass overwrite=True, for which plain rename is enough, or publish on a local filesystem"
-            }))
-        }
+        Err(error) if is_unsupported(&error) => Err(failed(error)
+            .kind_is(ErrorKind::Unsupported)
+            .hint(if old.is_some() { Hint::NoExchangeOfFolders } else { Hint::NoNoreplace })),
         Err(error) => Err(destination.unstaged(error)),
     }
 }
@@ -144,8 +140,7 @@ fn try_to_move_the_old(destination: &Destination, slot: BorrowedFd, old: Option<
         sys::rmdir(slot, name).map_err(failed)?;
     }
     match tried {
-        Err(error) if errno(&error) == libc::EXDEV => Err(failed(error)
-            .hint("the folder belongs to a lower layer of an overlay (a container image) and cannot be moved: publish under a new name, or on a volume")),
+        Err(error) if errno(&error) == libc::EXDEV => Err(failed(error).kind_by_errno().hint(Hint::LowerFolder)),
         _ => Ok(()),
     }
 }
@@ -165,12 +160,13 @@ pub(crate) fn try_to_move_a_file(destination: &Destination, slot: BorrowedFd) ->
     }
     tried.map(drop).map_err(|error| {
         // A full disk, say, and no missing call.
-        if matches!(errno(&error), libc::ENOSPC | libc::EDQUOT | libc::EROFS | libc::EACCES | libc::EMFILE | libc::ENFILE) {
+        if matches!(
+            errno(&error),
+            libc::ENOSPC | libc::EDQUOT | libc::EROFS | libc::EACCES | libc::EMFILE | libc::ENFILE
+        ) {
             return destination.unstaged(error);
         }
-        destination.failed("creating staging", error).kind_is(ErrorKind::Unsupported).hint(
-            "this filesystem (or sandbox) has neither RENAME_NOREPLACE nor hard links: pass overwrite=True, for which plain rename is enough",
-        )
+        destination.failed("creating staging", error).kind_is(ErrorKind::Unsupported).hint(Hint::NoNoreplaceNorLinks)
     })
 }
 
@@ -202,7 +198,7 @@ pub(crate) fn try_to_move_from(home: &Destination, slot: &Slot, destination: &De
 }
 
 fn unmoved(destination: &Destination, error: io::Error) -> Error {
-    destination.failed("creating staging", error).kind_is(ErrorKind::Unsupported).hint(NO_MOVES)
+    destination.failed("creating staging", error).kind_is(ErrorKind::Unsupported).hint(Hint::NoMoves)
 }
 
 /// May this thread give an unnamed file its name? A sandbox may refuse `linkat(2)`. `.` is a name that is always taken:
@@ -251,13 +247,7 @@ pub(crate) fn try_to_exchange(destination: &Destination, slot: BorrowedFd) -> Re
     tried.map(|()| destination.slots().has_done(EXCHANGE)).map_err(|error| {
         let unsupported = is_unsupported(&error);
         let error = destination.failed("creating staging", error);
-        if unsupported {
-            error
-                .kind_is(ErrorKind::Unsupported)
-                .hint("this filesystem (or sandbox) cannot exchange two names, which a backup needs, and a group to take back")
-        } else {
-            error
-        }
+        if unsupported { error.kind_is(ErrorKind::Unsupported).hint(Hint::NoExchange) } else { error }
     })
 }
 
@@ -266,9 +256,6 @@ pub(crate) fn try_to_mark(destination: &Destination, slot: BorrowedFd) -> Result
     let name = slot::scratch("mark", &destination.name);
     let tried = sys::symlink(OsStr::new("tried"), slot, &name).and_then(|()| sys::unlink(slot, &name));
     tried.map_err(|error| {
-        destination
-            .failed("creating staging", error)
-            .kind_is(ErrorKind::Unsupported)
-            .hint("this filesystem has no symlinks, which a backup needs")
+        destination.failed("creating staging", error).kind_is(ErrorKind::Unsupported).hint(Hint::NoSymlinks)
     })
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::content::{Means, give_flags};
 use crate::checkpoint::Checkpoint;
+use crate::error::Hint;
 use crate::metadata::Metadata;
 use crate::sys::{self, Stat, errno};
 use crate::tree::{self, Visitor};
@@ -19,7 +20,7 @@ mod entries;
 mod shared;
 
 use entries::clone_batch;
-use shared::{Batch, Failure, Filling, MOUNT_INSIDE, Place, Shared};
+use shared::{Batch, Failure, Filling, Place, Shared};
 
 /// How many files are handed to another thread at once, and how many such batches wait for a thread.
 const FILES_PER_BATCH: usize = 64;
@@ -188,7 +189,7 @@ impl<'a> Cloning<'a, '_> {
         shared.go_on()
     }
 
-    fn refuse(&self, name: &OsStr, error: io::Error, hint: Option<&'static str>) -> io::Error {
+    fn refuse(&self, name: &OsStr, error: io::Error, hint: Option<Hint>) -> io::Error {
         self.shared.fail(Failure { place: self.current().place.path(name), error, hint });
         io::ErrorKind::Interrupted.into()
     }
@@ -211,7 +212,9 @@ impl Visitor for Cloning<'_, '_> {
     fn enter(&mut self, dir: BorrowedFd, name: &OsStr) -> io::Result<Option<OwnedFd>> {
         self.hand_out_batch()?;
         let from = match sys::open_folder_same_mount(dir, name) {
-            Err(error) if errno(&error) == libc::EXDEV => return Err(self.refuse(name, error, Some(MOUNT_INSIDE))),
+            Err(error) if errno(&error) == libc::EXDEV => {
+                return Err(self.refuse(name, error, Some(Hint::MountInside)));
+            }
             Err(error) => return Err(self.refuse(name, error, None)),
             Ok(from) => from,
         };

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::fd::BorrowedFd;
 
 use super::symlinks::never_replaced;
+use crate::error::Hint;
 use crate::sys::Stat;
 
 /// The kind of version that is to be published.
@@ -25,12 +26,12 @@ pub(crate) enum Check {
 }
 
 /// Why a version of this kind never replaces `there`, which is called `name`; `None` if it may.
-pub(crate) fn refusal(dir: BorrowedFd, name: &OsStr, there: &Stat, kind: Kind) -> Option<(i32, &'static str)> {
+pub(crate) fn refusal(dir: BorrowedFd, name: &OsStr, there: &Stat, kind: Kind) -> Option<(i32, Hint)> {
     match (there.kind(), kind) {
-        (libc::S_IFDIR, Kind::File) => Some((libc::EISDIR, "a folder is never replaced by a file")),
-        (libc::S_IFREG, Kind::Folder) => Some((libc::ENOTDIR, "a file is never replaced by a folder")),
+        (libc::S_IFDIR, Kind::File) => Some((libc::EISDIR, Hint::FolderByFile)),
+        (libc::S_IFREG, Kind::Folder) => Some((libc::ENOTDIR, Hint::FileByFolder)),
         (libc::S_IFLNK, _) => never_replaced(dir, name).map(|hint| (libc::EBUSY, hint)),
         (libc::S_IFDIR | libc::S_IFREG, _) => None,
-        _ => Some((libc::EBUSY, "a device, FIFO or socket is never replaced")),
+        _ => Some((libc::EBUSY, Hint::Special)),
     }
 }

@@ -4,15 +4,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::path::split;
 use crate::sys::{self, errno};
 
 /// How many symlinks are followed; `open(2)` has the same limit.
 const MAX_SYMLINKS: u32 = 40;
-
-const BELOW_PROC: &str = "it is a symlink that leads below /proc (as /dev/stdout does), and such a symlink is never replaced: \
-    write to what it stands for";
 
 /// The name that a path leads to, and the open folder that holds it.
 pub(super) struct Located {
@@ -24,16 +21,15 @@ pub(super) struct Located {
 
 /// Opens the folder that holds the last component of a path; for reading if it is to be synced.
 pub(super) fn open_parent(at: BorrowedFd, folder: &OsStr, path: &Path, readable: bool) -> Result<(OwnedFd, bool)> {
-    sys::open_parent(at, folder, readable).map_err(|error| {
-        Error::new("opening the parent folder", path, error).hint("it must exist, be a folder and be searchable")
-    })
+    sys::open_parent(at, folder, readable)
+        .map_err(|error| Error::new("opening the parent folder", path, error).hint(Hint::NoParent))
 }
 
 /// Follows symlinks as `open(2)` does: a dangling symlink leads to the name that is to be created.
 pub(super) fn follow(mut located: Located, path: &Path, readable: bool) -> Result<Located> {
     // Below /proc stand symlinks to open files. The caller does not mean the names that those files had.
     if leads_below_proc(located.parent.as_fd(), &located.name) {
-        return Err(Error::errno("following symlinks", path, libc::EBUSY).hint(BELOW_PROC));
+        return Err(Error::errno("following symlinks", path, libc::EBUSY).kind_by_errno().hint(Hint::SymlinkBelowProc));
     }
     for hop in 0.. {
         let denied = |error| Error::new("following a symlink", path, error);
@@ -45,7 +41,7 @@ pub(super) fn follow(mut located: Located, path: &Path, readable: bool) -> Resul
         // readlink(2) does not apply the kernel's rule `fs.protected_symlinks`; stat(2) does.
         match sys::stat_followed(located.parent.as_fd(), &located.name) {
             Err(error) if errno(&error) == libc::EACCES => {
-                return Err(denied(error).hint("the symlink is another user's, in a folder that all can write to"));
+                return Err(denied(error).hint(Hint::StrangersSymlink));
             }
             _ => {}
         }
@@ -61,16 +57,16 @@ pub(super) fn follow(mut located: Located, path: &Path, readable: bool) -> Resul
 
 /// Why a symlink is never replaced; `None` if it may be replaced. A program that writes to `/dev/stdout` means the
 /// stream, so a symlink to a device, a mount point or something below `/proc` stays.
-pub(super) fn never_replaced(dir: BorrowedFd, name: &OsStr) -> Option<&'static str> {
+pub(super) fn never_replaced(dir: BorrowedFd, name: &OsStr) -> Option<Hint> {
     match sys::stat_followed(dir, name) {
-        Ok(Some(there)) if there.mount_root => return Some("it is a symlink to a mount point, and is never replaced"),
+        Ok(Some(there)) if there.mount_root => return Some(Hint::SymlinkToMount),
         Ok(Some(there)) if !matches!(there.kind(), libc::S_IFDIR | libc::S_IFREG) => {
-            return Some("it is a symlink to a device, FIFO or socket, and is never replaced: write to that itself");
+            return Some(Hint::SymlinkToSpecial);
         }
         // A target that this user cannot look at counts as none of these.
         _ => {}
     }
-    leads_below_proc(dir, name).then_some(BELOW_PROC)
+    leads_below_proc(dir, name).then_some(Hint::SymlinkBelowProc)
 }
 
 /// Is the name a symlink that leads below `/proc`? An open file there is itself a symlink, to the name that the file

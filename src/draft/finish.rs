@@ -8,7 +8,7 @@ use super::{Draft, Opened, Ready, Staging};
 use crate::checkpoint::{self, Checkpoint};
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::metadata;
 use crate::options::{Cleanup, Durability};
 use crate::publish::{self, Published};
@@ -50,11 +50,10 @@ impl Draft {
             if let Some(mode) = ready.later {
                 let operation = "setting the new version's mode";
                 changed = changed.and(sys::chmod(file.as_fd(), mode).map_err(|error| failed(operation, error)));
-                if changed.is_ok() && durability != Durability::None {
-                    let hint =
-                        "the new version is published, but a power cut may take its mode, or bring the old one back";
-                    sys::fsync(file.as_fd())
-                        .map_err(|error| failed(operation, error).kind_is(ErrorKind::Durability).hint(hint))?;
+                if changed.is_ok() && durability != Durability::NoSync {
+                    let unsynced =
+                        |error| failed(operation, error).kind_is(ErrorKind::Durability).hint(Hint::ModeMayGo);
+                    sys::fsync(file.as_fd()).map_err(unsynced)?;
                 }
             }
         }

@@ -8,7 +8,7 @@ use nix::fcntl::OFlag;
 
 use super::{Body, Draft, Opened, Ready};
 use crate::destination::{Check, Destination, Kind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::metadata::{self, Given, Shown};
 use crate::options::Settings;
 use crate::path::listed;
@@ -17,10 +17,6 @@ use crate::sys::{self, Stat, errno};
 
 /// How many names are told in an error; of the others the number is told.
 const MAX_NAMED: usize = 5;
-
-/// What is said of a tool that was given the destination's path instead of the new version (Python's `f.name`), and has written
-/// to the destination: the new version is empty, and does not replace what the tool has written.
-const WRITTEN_BY_NAME: &str = "something else has written to the destination while the body ran, and the new version is empty; what was written stands. Was it a tool that was given f.name? That is the destination: give it the path of atomik.path instead";
 
 impl Draft {
     /// Finds out what the body has made and whether it may be published, and settles its metadata.
@@ -62,7 +58,7 @@ impl Draft {
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
         let (mut stat, mut given) = (None, Given::default());
-        if let Some(started) = started {
+        if let Some(started) = started.filter(|started| started.given.shown.is_some()) {
             let now = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing_made())?;
             // The body may have put something else in its place.
             if started.given.shown.as_ref().is_some_and(|shown| shown.stat.same(&now)) {
@@ -82,14 +78,12 @@ impl Draft {
             }
             Err(error) if errno(&error) == libc::ENOENT => return Err(self.nothing_made()),
             Err(error) if matches!(errno(&error), libc::ENOTDIR | libc::ELOOP) => {
-                let hint = "only a file that its owner can open, a folder or a symlink can be published";
-                (Kind::File, self.open_file(name).map_err(|error| stop(error).hint(hint))?)
+                (Kind::File, self.open_file(name).map_err(|error| stop(error).hint(Hint::Unpublishable))?)
             }
             Err(error) => return Err(stop(error)),
         };
         if kind == Kind::File && destination.folder_only {
-            return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR))
-                .hint("the path ends with a slash, but what is to be published is no folder"));
+            return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR)).hint(Hint::SlashButNoFolder));
         }
         let opened = opened.map(|fd| Opened { file: fd.into(), given, born: None });
         Ok(Ready::new(kind, opened, stat))
@@ -133,12 +127,12 @@ impl Draft {
             }
             _ => String::new(),
         };
-        let name = self.destination.name.to_string_lossy();
-        Error::errno("publishing", &self.destination.path, libc::ENOENT)
-            .hint(format!("nothing was written at the staging path, whose last component must stay {name}{found}"))
+        let name = self.destination.name.to_string_lossy().into();
+        Error::errno("publishing", &self.destination.path, libc::ENOENT).hint(Hint::Nothing(name, found))
     }
 
-    /// Refuses to replace what was written during the body, `now`, by an empty file.
+    /// Refuses to replace what was written during the body, `now`, by an empty file: a tool that was given the
+    /// destination's path (Python's `f.name`) has written to the destination.
     fn refuse_by_name(&self, now: Option<Stat>, new: &Ready) -> Result<()> {
         let is_written = |now: &Stat| {
             let same = |old: &Stat| old.same(now) && (old.size, old.times[1]) == (now.size, now.times[1]);
@@ -149,13 +143,13 @@ impl Draft {
             return Ok(());
         }
         let conflict = Error::errno("publishing", &self.destination.path, libc::ESTALE).kind_is(ErrorKind::Conflict);
-        Err(conflict.hint(WRITTEN_BY_NAME))
+        Err(conflict.hint(Hint::WrittenByName))
     }
 
     /// Explains the error of an empty file whose destination has appeared during the body.
     pub(super) fn explain_by_name(&self, error: Error, new: &Ready) -> Error {
         let appeared = error.kind() == ErrorKind::AlreadyExists && !error.committed();
-        if appeared && self.is_left_empty(new).unwrap_or(false) { error.hint(WRITTEN_BY_NAME) } else { error }
+        if appeared && self.is_left_empty(new).unwrap_or(false) { error.hint(Hint::WrittenByName) } else { error }
     }
 
     /// Has the body of a file left it empty?

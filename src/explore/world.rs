@@ -92,7 +92,7 @@ fn share(dir: &Path) -> std::io::Result<()> {
 
 /// Options that replace, and sync nothing: a sync changes nothing that another process can see.
 fn replacing<T>() -> Options<T> {
-    Options::<T>::new().overwrite(true).durability(Durability::None)
+    Options::<T>::new().overwrite(true).durability(Durability::NoSync)
 }
 
 impl World {
@@ -221,12 +221,12 @@ impl World {
     /// A group of the destination and of a file beside it; `None` if it is rolled back.
     fn group(&self, role: Role, id: usize) -> Result<Option<Committed>> {
         let (path, beside, text) = (self.dir.join(NAME), self.dir.join(BESIDE), format!("{id}|{id}"));
-        let mut group = Group::new(Durability::None);
+        let mut group = Group::new(Durability::NoSync);
         if role == Role::GroupFolderSecond {
             group.write(&replacing(), &beside, &text)?;
         }
         if role.is_of_folders() {
-            group.add_folder(self.folder(&replacing(), id, role)?)?;
+            group.add(self.folder(&replacing(), id, role)?)?;
         } else {
             group.write(&replacing(), &path, &text)?;
         }

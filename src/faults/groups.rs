@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::Path;
 
+use nix::errno::Errno;
+
 use super::judge::{faults_of, is_told, pairs_of, places, removal_failed};
 use super::sample::Sample;
 use super::{Call, Fault, inject, scene};
-use crate::{Committed, Durability, File, Folder, Group, Result};
+use crate::{Committed, Durability, ErrorKind, File, Folder, Group, Result};
 
 /// In the order of their publishes: a new file, a replaced one, a replaced folder, a new folder.
 const MEMBERS: [&str; 4] = ["one/new", "one/replaced", "two/replaced", "two/new"];
@@ -30,7 +32,7 @@ fn run(dir: &Path, durability: Durability) -> Result<Committed> {
     for name in &MEMBERS[2..] {
         let folder = Folder::options().overwrite(true).create(dir.join(name))?;
         fs::write(folder.path().join("added"), "new").unwrap();
-        group.add_folder(folder)?;
+        group.add(folder)?;
     }
     group.commit()
 }
@@ -144,6 +146,58 @@ fn one_failing_call_publishes_all_or_none() {
         }
     }
     settle(runs, &sample, &broken);
+}
+
+#[test]
+fn what_cannot_be_taken_back_is_named_and_both_causes_are_told() {
+    let undisturbed = || {
+        let dir = tempfile::tempdir().unwrap();
+        before(dir.path());
+        inject(&[], || run(dir.path(), Durability::NoSync)).1
+    };
+    // The first run asks things that the others remember.
+    undisturbed();
+    let (calls, mut told) = (undisturbed(), 0);
+    for (number, _) in calls.iter().enumerate().filter(|(_, call)| call.name == "renameat2") {
+        let dir = tempfile::tempdir().unwrap();
+        before(dir.path());
+        let faults = [Fault::At(number, Errno::ENOSPC), Fault::Every("renameat2", number + 1, Errno::EIO)];
+        let (result, _) = inject(&faults, || run(dir.path(), Durability::NoSync));
+        let Err(error) = result.unwrap() else { continue };
+        // Before the publishes, or of a call whose failure is none of the group.
+        if !error.committed() || error.raw_os_error() != Some(libc::ENOSPC) {
+            continue;
+        }
+        assert_eq!(error.operation(), "publishing");
+        let source = std::error::Error::source(&error).unwrap().downcast_ref::<std::io::Error>().unwrap();
+        assert_eq!(source.raw_os_error(), Some(libc::ENOSPC));
+        let replaced = dir.path().join("one/replaced").display().to_string();
+        assert!(error.to_string().contains(&format!("{replaced} (Input/output error)")), "{error}");
+        told += 1;
+    }
+    // The publishes of the two members that come after it.
+    assert_eq!(told, 2);
+}
+
+#[test]
+fn each_sync_of_a_group_that_fails_is_an_error_of_durability() {
+    let run = |faults: &[Fault]| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut group = Group::new(Durability::Full);
+        group.add(Folder::options().permissions(0o500).create(dir.path().join("locked")).unwrap()).unwrap();
+        inject(faults, || group.commit())
+    };
+    // The first run asks things that the others remember.
+    run(&[]).0.unwrap().unwrap();
+    let (_, calls) = run(&[]);
+    let mut operations = Vec::new();
+    for (number, _) in calls.iter().enumerate().filter(|(_, call)| call.name.contains("sync")) {
+        let error = run(&[Fault::At(number, Errno::EIO)]).0.unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Durability, "{error}");
+        operations.push(error.operation());
+    }
+    let after = ["setting the new version's mode and time", "syncing the parent folder"];
+    assert!(operations.ends_with(&after), "{operations:?}");
 }
 
 #[test]

@@ -256,9 +256,9 @@ impl Complaints {
 pub(super) fn places() -> Vec<(PathBuf, &'static [Durability])> {
     let (memory, disk) = (PathBuf::from("/dev/shm"), std::env::temp_dir());
     if tempfile::tempdir_in(&memory).is_err() {
-        return vec![(disk, &[Durability::Full, Durability::None])];
+        return vec![(disk, &[Durability::Full, Durability::NoSync])];
     }
-    vec![(memory, &[Durability::Full, Durability::None]), (disk, &[Durability::None])]
+    vec![(memory, &[Durability::Full, Durability::NoSync]), (disk, &[Durability::NoSync])]
 }
 
 /// Every operation, wherever it works.

@@ -168,7 +168,7 @@ fn write(dir: &Path, durability: Durability) -> Result<Committed> {
 /// What an older btrfs needs, on whatever filesystem the tests run.
 fn synced_again(dir: &Path, durability: Durability) -> Result<Committed> {
     let path = dir.join(NAME);
-    let settings = File::options().overwrite(true).durability(durability).settings;
+    let settings = File::options().overwrite(true).durability(durability).decide(&path)?;
     let (destination, _) = Destination::open(sys::CWD, &path, Kind::File, &settings, Check::AtCommit)?;
     let failed = |error| Error::new("staging", &path, error);
     let Some(file) = sys::tmpfile(destination.staging()).map_err(failed)? else {

@@ -26,7 +26,7 @@ fn where_one_flush_is_enough_content_is_written_without_one() {
     let (range, mount) = ("sync_file_range", Mount::ONE_FLUSH);
     assert_eq!(syncs(mount, "new file", Durability::Full, &[]), [range, "fsync"]);
     assert_eq!(syncs(mount, "new file", Durability::Ordered, &[]), [range]);
-    assert!(syncs(mount, "new file", Durability::None, &[]).is_empty());
+    assert!(syncs(mount, "new file", Durability::NoSync, &[]).is_empty());
     // Two files: both are begun before the first is waited for.
     assert_eq!(syncs(mount, "new folder", Durability::Full, &[]), [range, range, range, range, "fsync"]);
 }

@@ -9,8 +9,9 @@ use nix::errno::Errno;
 
 use super::judge::{Complaints, MOUNTS, OPEN, PANIC, judges, places};
 use super::sample::Sample;
-use super::{Fault, plausible};
-use crate::{Durability, mount};
+use super::scene::OPERATIONS;
+use super::{Fault, inject, plausible};
+use crate::{Durability, Error, ErrorKind, mount};
 
 #[test]
 fn one_failing_call_breaks_no_promise() {
@@ -43,9 +44,9 @@ fn one_failing_call_breaks_no_promise_where_the_mount_is_known() {
     let (place, _) = places().swap_remove(0);
     mount::remembering(|| {
         // Each operation has run once: nothing is left to try.
-        judges(&place, &[Durability::None], |_| {});
+        judges(&place, &[Durability::NoSync], |_| {});
         let mut complaints = Complaints::default();
-        judges(&place, &[Durability::None], |judge| drop(judge.single(&sample, &mut complaints)));
+        judges(&place, &[Durability::NoSync], |judge| drop(judge.single(&sample, &mut complaints)));
         complaints.settle(&format!("single faults where the mount is known ({sample})"));
     });
 }
@@ -71,7 +72,7 @@ fn an_operation_ends_though_a_call_fails_for_ever() {
     let sample = Sample::new();
     let (place, _) = places().swap_remove(0);
     let mut complaints = Complaints::default();
-    judges(&place, &[Durability::None], |judge| {
+    judges(&place, &[Durability::NoSync], |judge| {
         let mut names = HashSet::new();
         let firsts = judge.calls.iter().enumerate().filter(|(_, call)| !call.injected && names.insert(call.name));
         for (number, call) in firsts {
@@ -120,4 +121,33 @@ fn no_call_escapes_the_faults() {
         seen += calls;
     }
     assert!(seen > 20, "only {seen} calls were found in sys.rs");
+}
+
+/// What these errnos say of a destination, they do not say of a call that gives nothing a name.
+#[test]
+fn no_kind_is_guessed_from_the_errno_of_another_operation() {
+    const NAMING: [&str; 3] = ["linkat", "renameat", "renameat2"];
+    const ERRNOS: [Errno; 4] = [Errno::EEXIST, Errno::ENOTEMPTY, Errno::EXDEV, Errno::EBUSY];
+    const GUESSED: [ErrorKind; 3] = [ErrorKind::AlreadyExists, ErrorKind::CrossDevice, ErrorKind::Busy];
+    let (places, mut wrong) = (places(), Vec::new());
+    for operation in OPERATIONS {
+        let (place, durabilities) = &places[0];
+        let run = |faults: &[Fault]| {
+            let dir = tempfile::tempdir_in(place).unwrap();
+            (operation.before)(dir.path());
+            inject(faults, || (operation.run)(dir.path(), durabilities[0]))
+        };
+        let numbers = 0..run(&[]).1.len();
+        for (number, errno) in numbers.flat_map(|number| ERRNOS.map(|errno| (number, errno))) {
+            let (result, calls) = run(&[Fault::At(number, errno)]);
+            let (error, leftover) = match &result.unwrap() {
+                Ok(committed) => (None, committed.leftover().map(Error::kind)),
+                Err(error) => (Some(error.kind()), error.leftover().map(Error::kind)),
+            };
+            let failed = calls.iter().find(|call| call.injected).filter(|call| !NAMING.contains(&call.name));
+            let kinds = [error, leftover].into_iter().flatten().filter(|kind| GUESSED.contains(kind));
+            wrong.extend(failed.into_iter().zip(kinds).map(|found| format!("{}: {found:?}", operation.name)));
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong kinds\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::checkpoint;
 use crate::destination::Destination;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::path::split;
 use crate::slot::{self, Slot};
 use crate::sys::{self, Stat};
@@ -147,14 +147,14 @@ impl Places {
     /// published last would decide what is there. `folder` is where it is.
     fn check_alone(&self, destination: &Destination, folder: &Path) -> Result<()> {
         let path = folder.join(&destination.name);
-        let refuse = |hint: &str| Err(Error::errno("adding to a group", &destination.path, libc::EINVAL).hint(hint));
+        let refuse = |hint| Err(Error::errno("adding to a group", &destination.path, libc::EINVAL).hint(hint));
         let holds = self.above.contains(&path) || self.expected.values().any(|other| other.starts_with(&path));
         let same = self.has(folder, &destination.name) || self.expected.values().any(|other| *other == path);
         if same {
-            return refuse("it is in this group already");
+            return refuse(Hint::InGroup);
         }
         if holds {
-            return refuse("it holds a destination that is in this group: write that one into its staging instead");
+            return refuse(Hint::HoldsMember);
         }
         // A folder of destinations was looked at when the first of them came, and what came later holds none of them.
         let fresh = !self.by_path.contains_key(folder);
@@ -164,9 +164,7 @@ impl Places {
             _ => false,
         });
         if inside || self.expected.values().any(|other| path.starts_with(other)) {
-            return refuse(
-                "it lies in a destination that is in this group: write it into the staging of that one instead",
-            );
+            return refuse(Hint::InsideMember);
         }
         Ok(())
     }
@@ -259,7 +257,7 @@ impl Places {
         let parent = self.parent(place).open().map_err(|error| {
             self.failed(place, "opening the parent folder", error)
                 .kind_is(ErrorKind::Conflict)
-                .hint("the folder that was there when it was added has been moved or removed")
+                .hint(Hint::MemberFolderGone)
         })?;
         let known = self.home(place).destination.known_of_mount();
         Ok(Destination::known(self.path(place), place.name.to_os_string(), parent, known))

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use super::{Group, Member, number};
 use crate::checkpoint;
 use crate::destination::Destination;
-use crate::error::Error;
+use crate::error::{Error, Hint, answer};
 use crate::path::listed;
 use crate::slot::Slot;
 use crate::sys;
@@ -16,7 +16,8 @@ use crate::sys;
 const MAX_NAMED: usize = 3;
 
 impl Group {
-    /// Takes back what was published before a failure, the last one first, and tells how that went.
+    /// Takes back what was published before a failure, the last one first. The error stays that of the failure, and names
+    /// what could not be taken back, and why.
     pub(super) fn take_back(&mut self, published: usize, error: Error) -> Error {
         let (mut stay, mut leftover) = (Vec::new(), None);
         for index in (0..published).rev() {
@@ -33,7 +34,8 @@ impl Group {
                 Ok(taken)
             });
             if !matches!(taken, Ok(true)) {
-                stay.push(self.places.path(&member.place));
+                let path = self.places.path(&member.place).display().to_string();
+                stay.push(taken.map_or_else(|error| format!("{path} ({})", answer(&error)), |_| path.clone()));
             }
         }
         self.leftover = self.leftover.take().or(leftover);
@@ -41,12 +43,9 @@ impl Group {
             return error;
         }
         if stay.is_empty() {
-            return error.not_published().and_hint(format!("the {published} published before it were taken back"));
+            return error.not_published().and_hint(Hint::TakenBack(published.to_string()));
         }
-        error.after_publish().and_hint(format!(
-            "these were published before it and could not be taken back, or somebody has replaced them: {}",
-            listed(&stay, MAX_NAMED)
-        ))
+        error.after_publish().and_hint(Hint::NotTakenBack(listed(&stay, MAX_NAMED)))
     }
 
     /// Takes one publish back, unless somebody else's version is there by now. Under the publish lock: whoever has

@@ -11,7 +11,7 @@ use super::xattrs::{
     set_where_permitted, value,
 };
 use crate::destination::Destination;
-use crate::error::Result;
+use crate::error::{Hint, Result};
 use crate::slot;
 use crate::sys::{self, Stat, errno};
 
@@ -66,8 +66,8 @@ impl Metadata {
                 }
                 libc::EACCES | libc::EPERM => {
                     let read = Self::by_path(destination, name, stat, staged).map_err(failed)?;
-                    let hint = "without /proc the ACL of a file that you may not read cannot be kept: mount /proc, or pass preserve=False";
-                    return read.map(|metadata| (metadata, None)).ok_or_else(|| failed(error).hint(hint));
+                    let unread = || failed(error).hint(Hint::UnreadableAcl);
+                    return read.map(|metadata| (metadata, None)).ok_or_else(unread);
                 }
                 _ => return Err(failed(error)),
             }

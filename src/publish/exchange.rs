@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::terms::{Displaced, InSlot, Terms, failed};
 use crate::destination::{Destination, Kind};
-use crate::error::{Error, Result};
+use crate::error::{Error, Hint, Result};
 use crate::slot;
 use crate::sys::{self, EXCHANGE, Stat, errno};
 
@@ -24,7 +24,7 @@ pub(crate) struct Exchanged {
 
 /// Exchanges staging and destination under the publish lock; `None` if the destination has vanished.
 pub(super) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> Result<Option<Exchanged>> {
-    let fail = |error| failed(destination, error);
+    let fail = |error| destination.failed("publishing", error);
     let lock = destination.lock_publish()?;
     if terms.base.is_some() || matches!(terms.displaced, Displaced::Backup(_)) {
         let now = destination.stat()?;
@@ -41,12 +41,11 @@ pub(super) fn exchange(destination: &Destination, new: InSlot, terms: Terms) -> 
     // Needed for an undo, which hardly ever comes of anything else than such terms.
     let staged = if terms.base.is_some() { sys::stat(new.slot, new.name).map_err(fail)? } else { None };
     let mut swap = Swap { destination, new, writable: None };
-    match swap.make() {
-        Err(error) if errno(&error) == libc::ENOENT => return Ok(None),
-        other => other.map_err(fail)?,
+    if !swap.make()? {
+        return Ok(None);
     }
     if let Err(refusal) = swap.check(terms) {
-        swap.undo(staged).map_err(|error| fail(error).after_publish())?;
+        swap.undo(staged).map_err(|error| failed(destination, error).after_publish())?;
         return Err(refusal);
     }
     if let Displaced::Backup(name) = terms.displaced {
@@ -73,24 +72,36 @@ impl Swap<'_> {
         sys::renameat2(slot, self.new.name, parent, &self.destination.name, EXCHANGE)
     }
 
-    /// Exchanges; makes the displaced folder writable if it must be to move to another parent.
-    fn make(&mut self) -> io::Result<()> {
+    /// Exchanges; makes the displaced folder writable if it must be to move to another parent. False if the destination
+    /// has vanished.
+    fn make(&mut self) -> Result<bool> {
+        let destination = self.destination;
+        let vanished = |error: &io::Error| errno(error) == libc::ENOENT;
+        let answer = |swapped: io::Result<()>| match swapped {
+            Err(error) if vanished(&error) => Ok(false),
+            other => other.map(|()| true).map_err(|error| failed(destination, error)),
+        };
         let denied = match self.swap() {
             Err(error) if errno(&error) == libc::EACCES => error,
-            other => return other,
+            other => return answer(other),
         };
+        let fail = |error| destination.failed("publishing", error);
         // By one handle: whatever takes the name meanwhile keeps its own mode.
-        let old = sys::open_handle(self.destination.parent(), &self.destination.name)?;
-        let mode = sys::stat_fd(old.as_fd())?.permissions();
+        let old = sys::open_handle(destination.parent(), &destination.name);
+        let (old, mode) = match old.and_then(|old| sys::stat_fd(old.as_fd()).map(|stat| (old, stat.permissions()))) {
+            Err(error) if vanished(&error) => return Ok(false),
+            other => other.map_err(fail)?,
+        };
         if mode & 0o200 != 0 || sys::chmod_handle(old.as_fd(), mode | 0o200).is_err() {
-            return Err(denied);
+            return answer(Err(denied));
         }
-        if let Err(error) = self.swap() {
-            sys::chmod_handle(old.as_fd(), mode)?;
-            return Err(error);
+        let swapped = self.swap();
+        if swapped.is_ok() {
+            self.writable = Some((old, mode));
+        } else if let Some(error) = sys::chmod_handle(old.as_fd(), mode).err().filter(|error| !vanished(error)) {
+            return Err(fail(error));
         }
-        self.writable = Some((old, mode));
-        Ok(())
+        answer(swapped)
     }
 
     /// Refuses a displaced version that should not have been replaced.
@@ -100,10 +111,10 @@ impl Swap<'_> {
         let Some(displaced) = sys::stat(self.new.slot, self.new.name).unwrap_or_default() else { return Ok(()) };
         match self.new.kind {
             Kind::Folder if displaced.kind() == libc::S_IFREG => {
-                Err(Error::errno("publishing", path, libc::ENOTDIR).hint("a file is never replaced by a folder"))
+                Err(Error::errno("publishing", path, libc::ENOTDIR).hint(Hint::FileByFolder))
             }
             Kind::File if displaced.is_folder() => {
-                Err(Error::errno("publishing", path, libc::EISDIR).hint("a folder is never replaced by a file"))
+                Err(Error::errno("publishing", path, libc::EISDIR).hint(Hint::FolderByFile))
             }
             _ => terms.check(self.destination, Some(&displaced)),
         }

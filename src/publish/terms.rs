@@ -6,7 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::base::{self, Base};
 use crate::destination::{Destination, Kind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::sys::filesystems::CIFS;
 use crate::sys::{Stat, errno};
 
@@ -50,31 +50,27 @@ pub(crate) struct InSlot<'a> {
     pub(crate) kind: Kind,
 }
 
-/// What to say of a sandbox that forbids to move anything to another folder.
-pub(crate) const NO_MOVES: &str = "a sandbox forbids moving between folders, which this publish needs (Landlock does without \
-    LANDLOCK_ACCESS_FS_REFER, which takes Linux 5.19): allow that for the destination's folder, or publish outside of the sandbox";
-
 /// What an old kernel, a sandbox or a filesystem without flags answers to `renameat2` with flags.
 /// It is a fact about one call on one filesystem, and is never remembered.
 pub(crate) fn is_unsupported(error: &io::Error) -> bool {
     matches!(errno(error), libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM)
 }
 
-/// The error of a publish.
+/// The error of the call that gives a version the destination's name, or another name on the way there.
 pub(super) fn failed(destination: &Destination, error: io::Error) -> Error {
     let errno = errno(&error);
-    let error = destination.failed("publishing", error);
+    let error = destination.failed("publishing", error).kind_by_errno();
     match errno {
-        libc::EEXIST | libc::ENOTEMPTY => error.hint("the destination appeared meanwhile; pass overwrite=True to replace it"),
-        libc::EXDEV if !destination.mount().is_overlay() => error.kind_is(ErrorKind::Unsupported).hint(NO_MOVES),
-        libc::EXDEV => error.hint("the destination belongs to a lower layer of an overlay (a container image), or to another mount: publish to a folder that was made in this container, or to a volume"),
-        libc::EBUSY => error.hint("the destination is a mount point or in use: publish a folder above it, or mount its parent folder"),
-        libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint("this filesystem (or sandbox) cannot publish without a moment in which the destination is missing or could be lost"),
-        libc::EACCES if CIFS.contains(&destination.slots().filesystem()) => error
-            .kind_is(ErrorKind::Busy)
-            .hint("a server of CIFS replaces no file that a program has open: try again when it is closed"),
-        libc::EPERM | libc::EACCES => error.hint("the destination may not be replaced: look at its attributes, at the sticky bit and the permissions of its folder, and at what a sandbox allows there"),
-        libc::ENOENT => error.hint("the destination's folder has been removed, or there is nothing to publish"),
+        libc::EEXIST | libc::ENOTEMPTY => error.hint(Hint::Appeared),
+        libc::EXDEV if !destination.mount().is_overlay() => error.kind_is(ErrorKind::Unsupported).hint(Hint::NoMoves),
+        libc::EXDEV => error.hint(Hint::LowerLayer),
+        libc::EBUSY => error.hint(Hint::InUse),
+        libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP => error.kind_is(ErrorKind::Unsupported).hint(Hint::NoPublish),
+        libc::EACCES if CIFS.contains(&destination.slots().filesystem()) => {
+            error.kind_is(ErrorKind::Busy).hint(Hint::OpenOnServer)
+        }
+        libc::EPERM | libc::EACCES => error.hint(Hint::NotReplaceable),
+        libc::ENOENT => error.hint(Hint::ParentGone),
         _ => error,
     }
 }
@@ -85,9 +81,7 @@ pub(super) fn unreplaced(destination: &Destination, error: io::Error) -> Error {
     // NFS may say that nothing is there for some seconds more.
     let full = matches!(errno(&error), libc::ENOTEMPTY | libc::EEXIST);
     if full || matches!(destination.stat(), Ok(Some(now)) if now.is_folder()) {
-        return destination.failed("publishing", error).kind_is(ErrorKind::Unsupported).hint(
-            "a folder has appeared at the destination meanwhile, and this filesystem cannot exchange two folders",
-        );
+        return destination.failed("publishing", error).kind_is(ErrorKind::Unsupported).hint(Hint::FolderAppeared);
     }
     failed(destination, error)
 }

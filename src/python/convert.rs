@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyString};
 
+use super::hints::PYTHON;
 use super::interrupt::Detached;
 use crate::error::{Error, ErrorKind};
 use crate::{Committed, sys};
@@ -99,7 +100,7 @@ fn build(py: Python<'_>, error: &Error, given: &[&PathArg]) -> PyResult<PyErr> {
     };
     // A NUL in a path; what else has no number of the system is none of the caller's arguments.
     if errno.is_none() && error.io().kind() == std::io::ErrorKind::InvalidInput {
-        return Ok(PyValueError::new_err(error.to_string()));
+        return Ok(PyValueError::new_err(error.message_in(&PYTHON)));
     }
     let errno = errno.unwrap_or(libc::EIO);
     let object = |path: &Path| -> PyResult<Py<PyAny>> {
@@ -109,7 +110,7 @@ fn build(py: Python<'_>, error: &Error, given: &[&PathArg]) -> PyResult<PyErr> {
         }
     };
     let path2 = error.path2().map(object).transpose()?;
-    let arguments = (errno, error.reason(), object(error.path())?, py.None(), path2);
+    let arguments = (errno, error.reason_in(&PYTHON), object(error.path())?, py.None(), path2);
     if class.is_empty() {
         // OSError itself picks FileNotFoundError, PermissionError and so on by the errno.
         return Ok(PyOSError::new_err(arguments));
@@ -122,7 +123,8 @@ fn build(py: Python<'_>, error: &Error, given: &[&PathArg]) -> PyResult<PyErr> {
 /// Warns of what a commit or rollback could not remove.
 pub(super) fn warn(py: Python<'_>, leftover: &Error) -> PyResult<()> {
     let category = error_class(py, "CleanupWarning")?;
-    let message = std::ffi::CString::new(leftover.to_string()).map_err(|_| PyTypeError::new_err("NUL in a message"))?;
+    let message =
+        std::ffi::CString::new(leftover.message_in(&PYTHON)).map_err(|_| PyTypeError::new_err("NUL in a message"))?;
     PyErr::warn(py, &category, &message, 1)
 }
 

@@ -20,7 +20,7 @@ use crate::destination::Destination;
 use crate::options::Options;
 
 /// A guard of the core.
-pub(super) trait Draft: Sized + Send {
+pub(super) trait Draft: crate::Guard + Sized + Send {
     const NAME: &str;
 
     fn create(options: &Options<Self>, at: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> crate::Result<Self>;
@@ -33,7 +33,6 @@ pub(super) trait Draft: Sized + Send {
     }
     fn commit(self, checkpoint: Checkpoint) -> crate::Result<Committed>;
     fn rollback(self, checkpoint: Checkpoint) -> crate::Result<()>;
-    fn add_to(self, group: &mut crate::Group) -> crate::Result<()>;
 }
 
 /// What one guard was asked for.
@@ -109,7 +108,7 @@ impl<D: Draft> Kind for Request<D> {
             return (false, raised.and_then(|()| Err(self.named(py, error)?)));
         }
         match membership {
-            Some(membership) => (false, membership.add(py, &self.path, |group| draft.add_to(group))),
+            Some(membership) => (false, membership.add(py, &self.path, |group| group.add(draft))),
             None => convert::committed(py, detached(py, |checkpoint| draft.commit(checkpoint)), &[&self.path]),
         }
     }
@@ -142,7 +141,7 @@ impl<D: Draft> Guard<Request<D>> {
 /// Declares the Python class of a new version and how it rests on the core's guard; `$core` is what differs of that.
 macro_rules! draft {
     (
-        $(#[$doc:meta])* $class:ident, $add:ident;
+        $(#[$doc:meta])* $class:ident;
         $(#[$commit:meta])* commit;
         { $($core:tt)* }
         $($own:tt)*
@@ -165,10 +164,6 @@ macro_rules! draft {
 
             fn commit(self, checkpoint: $crate::checkpoint::Checkpoint) -> $crate::Result<$crate::Committed> {
                 self.commit_with(checkpoint)
-            }
-
-            fn add_to(self, group: &mut $crate::Group) -> $crate::Result<()> {
-                group.$add(self)
             }
 
             $($core)*

@@ -34,7 +34,7 @@ draft! {
     ///     ...     _ = f.write("done")
     ///     >>> guard.committed
     ///     True
-    File, add_file;
+    File;
     /// Closes the body's file and publishes the new version now; the end of the body then does nothing.
     commit;
     {
@@ -129,7 +129,6 @@ pub(super) fn guard(
         _ if mode.contains('r') => Start::Existing,
         _ => Start::Empty,
     };
-    settings.overwrite |= settings.start != Start::Empty;
     settings.append = mode.contains('a');
     Ok(File(Guard::new(request)))
 }

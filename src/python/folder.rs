@@ -29,7 +29,7 @@ draft! {
     ///     ...     _ = (site / "index.html").write_text("hello")
     ///     >>> guard.committed
     ///     True
-    Folder, add_folder;
+    Folder;
     /// Publishes the new version now; the end of the body then does nothing.
     commit;
     {
@@ -59,7 +59,7 @@ draft! {
     ///     ...     _ = path.write_text("a,b")
     ///     >>> guard.committed
     ///     True
-    Entry, add_entry;
+    Entry;
     /// Publishes the new version now; the end of the body then does nothing.
     commit;
     {

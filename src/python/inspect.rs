@@ -226,7 +226,7 @@ macro_rules! answers {
             let durability = match durability {
                 "full" => Some(Durability::Full),
                 "ordered" => Some(Durability::Ordered),
-                "none" => Some(Durability::None),
+                "none" => Some(Durability::NoSync),
                 "unknown" => None,
                 other => return Err(unknown(other)),
             };

@@ -10,6 +10,7 @@ mod folder;
 mod functions;
 mod group;
 mod guard;
+mod hints;
 mod inspect;
 mod interrupt;
 mod members;

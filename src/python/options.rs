@@ -83,18 +83,17 @@ impl Given {
     /// The settings of the core.
     pub(super) fn settings(self) -> PyResult<Settings> {
         let settings = Settings {
-            overwrite: self.overwrite || self.update,
+            overwrite: self.overwrite,
             durability: self.durability,
-            single_flush: true,
             permissions: self.permissions.map(|Permissions(bits)| bits),
             preserve: self.preserve,
             follow_symlinks: self.follow_symlinks,
             tmp_dir: self.tmp_dir.map(|folder| folder.path),
             start: if self.update { Start::Present } else { Start::Empty },
-            append: false,
             backup: self.backup.map(|name| name.path),
             cleanup: self.cleanup,
             siblings: self.siblings,
+            ..Settings::default()
         };
         if settings.is_no_group() {
             return Err(PyValueError::new_err("siblings='publish' does not go with update, backup or tmp_dir"));
@@ -134,7 +133,7 @@ macro_rules! words {
 }
 
 words! {
-    "durability": Durability { "full" => Full, "ordered" => Ordered, "none" => None } "'full', 'ordered' or 'none'"
+    "durability": Durability { "full" => Full, "ordered" => Ordered, "none" => NoSync } "'full', 'ordered' or 'none'"
     "cleanup": Cleanup { "inline" => Inline, "background" => Background } "'inline' or 'background'"
     "siblings": Siblings { "refuse" => Refuse, "publish" => Publish, "discard" => Discard } "'refuse', 'publish' or 'discard'"
 }

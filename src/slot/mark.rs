@@ -48,7 +48,8 @@ pub(super) fn complete_for_killed(beside: Beside, slot: BorrowedFd) -> io::Resul
     if read(slot, OsStr::new(MARK))?.is_none() {
         return Ok(());
     }
-    let _lock = PublishLock::take(beside)?;
+    let busy = || io::Error::from_raw_os_error(libc::EBUSY);
+    let _lock = PublishLock::take(beside)?.ok_or_else(busy)?;
     complete_under_lock(beside, slot)
 }
 

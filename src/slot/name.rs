@@ -9,10 +9,6 @@ const PREFIX: &[u8] = b".atomik-";
 /// The beginning of the names of all releases. No destination may have such a name.
 const RESERVED_PREFIX: &[u8] = b".atomik";
 
-/// The hint about a destination that has such a name.
-pub(crate) const RESERVED: &str =
-    "names that begin with .atomik are the library's own, for what the next writer removes: choose another name";
-
 /// The end of all names that the library makes beside a destination: a glob for the destination's suffix does not find
 /// them.
 const SUFFIX: u8 = b'~';

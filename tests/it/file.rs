@@ -5,7 +5,7 @@ use atomik::{Durability, ErrorKind, File};
 
 use crate::test_folder::TestFolder;
 
-const ALL: [Durability; 3] = [Durability::Full, Durability::Ordered, Durability::None];
+const ALL: [Durability; 3] = [Durability::Full, Durability::Ordered, Durability::NoSync];
 
 #[test]
 fn an_existing_file_is_refused_before_anything_is_written() {

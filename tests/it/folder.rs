@@ -1,3 +1,4 @@
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
 
@@ -94,7 +95,7 @@ fn many_writers_never_lose_each_others_staging() {
         for writer in 0..32 {
             let here = &here;
             scope.spawn(move || {
-                let options = Folder::options().overwrite(true).durability(atomik::Durability::None);
+                let options = Folder::options().overwrite(true).durability(atomik::Durability::NoSync);
                 let new = options.create(here.at("d")).unwrap();
                 for file in ["a", "b", "c"] {
                     std::fs::write(new.path().join(file), writer.to_string()).unwrap();
@@ -127,4 +128,31 @@ fn an_entry_publishes_what_the_tool_made_and_nothing_beside_it() {
     std::fs::create_dir(folder.path()).unwrap();
     folder.commit().unwrap();
     assert!(here.at("made").is_dir());
+}
+
+#[test]
+fn a_folder_guard_is_its_staging_folder_open_for_reading() {
+    let here = TestFolder::new().with_file("old/x", "old");
+    for (name, update, copied) in [("new", false, 0), ("old", true, 1), ("old", false, 0)] {
+        let options = if update { Folder::options().update(true) } else { Folder::options().overwrite(true) };
+        let new = options.create(here.at(name)).unwrap();
+        let flags = nix::fcntl::OFlag::O_WRONLY | nix::fcntl::OFlag::O_CREAT;
+        drop(nix::fcntl::openat(&new, "made", flags, nix::sys::stat::Mode::S_IRWXU).unwrap());
+        let shown = names(std::path::Path::new(&format!("/proc/self/fd/{}", new.as_fd().as_raw_fd())));
+        assert_eq!((names(new.path()), shown.len()), (shown.clone(), copied + 1));
+        new.commit().unwrap();
+        assert!(here.at(name).join("made").exists());
+    }
+    assert_eq!(here.names(), ["new", "old"]);
+}
+
+#[test]
+fn a_staging_folder_that_the_body_replaces_is_published_as_it_is_then() {
+    let here = TestFolder::new();
+    let new = Folder::options().create(here.at("d")).unwrap();
+    std::fs::remove_dir(new.path()).unwrap();
+    std::fs::create_dir(new.path()).unwrap();
+    std::fs::write(new.path().join("x"), "another").unwrap();
+    new.commit().unwrap();
+    assert_eq!((here.read("d/x"), here.names()), ("another".into(), vec!["d".into()]));
 }

@@ -13,7 +13,7 @@ fn overwrite() -> atomik::Options<File> {
 fn add_folder(group: &mut Group, here: &TestFolder, name: &str) {
     let folder = Folder::options().overwrite(true).create(here.at(name)).unwrap();
     std::fs::write(folder.path().join("new"), "new").unwrap();
-    group.add_folder(folder).unwrap();
+    group.add(folder).unwrap();
 }
 
 #[test]
@@ -36,11 +36,11 @@ fn a_commit_publishes_files_folders_and_entries() {
     group.write(&overwrite(), here.at("file"), "new").unwrap();
     let mut file = File::options().create(here.at("sub/guarded")).unwrap();
     file.write_all(b"new").unwrap();
-    group.add_file(file).unwrap();
+    group.add(file).unwrap();
     add_folder(&mut group, &here, "folder");
     let entry = Entry::options().create(here.at("entry")).unwrap();
     std::os::unix::fs::symlink("file", entry.path()).unwrap();
-    group.add_entry(entry).unwrap();
+    group.add(entry).unwrap();
     assert!(group.commit().unwrap().leftover().is_none());
     assert_eq!(["file", "sub/guarded", "folder/new", "entry"].map(|name| here.read(name)), ["new"; 4]);
     assert_eq!((here.names().len(), names(&here.at("folder"))), (4, vec!["new".into()]));
@@ -50,7 +50,7 @@ fn a_commit_publishes_files_folders_and_entries() {
 fn a_publish_that_fails_takes_back_those_before_it_and_is_named() {
     let here = TestFolder::new().with_file("file", "old").with_file("folder/old", "old");
     std::fs::set_permissions(here.at("file"), std::fs::Permissions::from_mode(0o604)).unwrap();
-    let mut group = Group::new(Durability::None);
+    let mut group = Group::new(Durability::NoSync);
     group.write(&overwrite(), here.at("file"), "new").unwrap();
     add_folder(&mut group, &here, "folder");
     group.write(&File::options(), here.at("third"), "new").unwrap();
@@ -66,7 +66,7 @@ fn a_publish_that_fails_takes_back_those_before_it_and_is_named() {
 #[test]
 fn a_destination_is_in_a_group_once() {
     let here = TestFolder::new();
-    let mut group = Group::new(Durability::None);
+    let mut group = Group::new(Durability::NoSync);
     group.write(&File::options(), here.at("file"), "first").unwrap();
     let error = group.write(&File::options(), here.at("./file"), "second").unwrap_err();
     assert!(error.to_string().contains("in this group already"), "{error}");
@@ -77,9 +77,9 @@ fn a_destination_is_in_a_group_once() {
 #[test]
 fn what_starts_from_the_present_version_or_keeps_it_is_refused() {
     let here = TestFolder::new().with_file("folder/old", "old");
-    let mut group = Group::new(Durability::None);
+    let mut group = Group::new(Durability::NoSync);
     for options in [Folder::options().update(true), Folder::options().overwrite(true).backup("before")] {
-        let error = group.add_folder(options.create(here.at("folder")).unwrap()).unwrap_err();
+        let error = group.add(options.create(here.at("folder")).unwrap()).unwrap_err();
         assert!(error.to_string().contains("by itself"), "{error}");
     }
     group.commit().unwrap();
@@ -104,9 +104,9 @@ fn a_rollback_reports_and_leaves_nothing() {
 fn members_that_contain_each_other_are_refused_when_the_second_comes() {
     for inner_first in [true, false] {
         let here = TestFolder::new().with_file("site/sub/old", "old");
-        let mut group = Group::new(Durability::None);
+        let mut group = Group::new(Durability::NoSync);
         let inner = |group: &mut Group| group.write(&File::options(), here.at("site/sub/new"), "new");
-        let outer = |group: &mut Group| group.add_folder(Folder::options().overwrite(true).create(here.at("site"))?);
+        let outer = |group: &mut Group| group.add(Folder::options().overwrite(true).create(here.at("site"))?);
         let (first, second) =
             if inner_first { (inner(&mut group), outer(&mut group)) } else { (outer(&mut group), inner(&mut group)) };
         first.unwrap();

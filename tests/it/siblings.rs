@@ -50,12 +50,12 @@ fn siblings_that_cannot_be_published_keep_the_entry_from_it() {
 #[test]
 fn a_group_takes_an_entry_with_its_siblings_or_nothing_of_it() {
     let here = TestFolder::new();
-    let mut group = Group::new(atomik::Durability::None);
+    let mut group = Group::new(atomik::Durability::NoSync);
     group.write(&File::options(), here.at("map.shp"), "first").unwrap();
     let twice = Entry::options().siblings(Siblings::Publish).create(here.at("map.shp")).unwrap();
     make(twice.path());
     // Its sibling has been added by then.
-    assert!(group.add_entry(twice).is_err());
+    assert!(group.add(twice).is_err());
     group.write(&File::options(), here.at("map.dbf"), "first").unwrap();
     group.commit().unwrap();
     assert_eq!((here.read("map.shp").as_str(), here.read("map.dbf").as_str()), ("first", "first"));

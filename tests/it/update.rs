@@ -122,7 +122,7 @@ fn every_update_of_many_is_there_or_was_refused() {
             .map(|writer| {
                 let here = &here;
                 scope.spawn(move || {
-                    let options = Folder::options().update(true).durability(atomik::Durability::None);
+                    let options = Folder::options().update(true).durability(atomik::Durability::NoSync);
                     let publish = |turn: &i32| {
                         let new = options.create(here.at("d")).unwrap();
                         std::fs::write(new.path().join(format!("{writer}-{turn}")), "").unwrap();

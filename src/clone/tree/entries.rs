@@ -7,9 +7,10 @@ use std::sync::{Arc, PoisonError};
 
 use nix::fcntl::OFlag;
 
-use super::shared::{Batch, Born, Failure, MOUNT_INSIDE, Place, Shared, UNKNOWN_KIND};
+use super::shared::{Batch, Born, Failure, Place, Shared};
 use crate::checkpoint::Checkpoint;
 use crate::clone::content::{copy, give_flags};
+use crate::error::Hint;
 use crate::metadata::{self, Metadata};
 use crate::sys;
 
@@ -26,7 +27,7 @@ pub(super) fn clone_batch(shared: &Shared, batch: &Batch, checkpoint: Checkpoint
     }
 }
 
-type Refusal = (io::Error, Option<&'static str>);
+type Refusal = (io::Error, Option<Hint>);
 
 fn clone_entry(shared: &Shared, batch: &Batch, name: &OsStr, kind: u8, checkpoint: Checkpoint) -> Result<(), Refusal> {
     let plain = |error: io::Error| (error, None);
@@ -44,7 +45,7 @@ fn clone_entry(shared: &Shared, batch: &Batch, name: &OsStr, kind: u8, checkpoin
                 .and_then(|()| metadata::give_name(to, name, &stat))
                 .map_err(plain)
         }
-        _ => Err((io::Error::from_raw_os_error(libc::EINVAL), Some(UNKNOWN_KIND))),
+        _ => Err((io::Error::from_raw_os_error(libc::EINVAL), Some(Hint::NotCopied))),
     }
 }
 
@@ -53,10 +54,10 @@ fn clone_file(shared: &Shared, batch: &Batch, name: &OsStr, checkpoint: Checkpoi
     let from = sys::open_any(batch.from.as_fd(), name).map_err(plain)?;
     let stat = sys::stat_fd(from.as_fd()).map_err(plain)?;
     if stat.mount_root {
-        return Err((io::Error::from_raw_os_error(libc::EXDEV), Some(MOUNT_INSIDE)));
+        return Err((io::Error::from_raw_os_error(libc::EXDEV), Some(Hint::MountInside)));
     }
     if stat.kind() != libc::S_IFREG {
-        return Err((io::Error::from_raw_os_error(libc::EINVAL), Some(UNKNOWN_KIND)));
+        return Err((io::Error::from_raw_os_error(libc::EINVAL), Some(Hint::NotCopied)));
     }
     let new = || {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;

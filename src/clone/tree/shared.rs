@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use crate::clone::content::Means;
+use crate::error::Hint;
 use crate::metadata::Metadata;
 use crate::sys::Stat;
 
@@ -17,12 +18,8 @@ use crate::sys::Stat;
 pub(crate) struct Failure {
     pub(crate) place: PathBuf,
     pub(crate) error: io::Error,
-    pub(crate) hint: Option<&'static str>,
+    pub(crate) hint: Option<Hint>,
 }
-
-pub(super) const UNKNOWN_KIND: &str = "only files, folders, symlinks and FIFOs can be copied for an update";
-pub(super) const MOUNT_INSIDE: &str =
-    "something is mounted there, which is not part of the version: unmount it, or build the folder anew";
 
 /// The place of a folder in the tree. It holds no descriptor.
 pub(super) struct Place {
