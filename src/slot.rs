@@ -22,10 +22,9 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::sys::{self, Lock, errno};
+use crate::sys::{self, Lock};
 
 mod beside;
 mod displaced;
@@ -56,13 +55,8 @@ use orphans::remove_others;
 pub(crate) use orphans::{complete_backups, remove_displaced, remove_orphans};
 pub(crate) use patience::Patience;
 use patience::rounds;
-use reclaim::{Contents, is_unpinned, leftover, reclaim, remove_contents};
+use reclaim::{Contents, is_unpinned, leftover, reclaim, remove_slot};
 pub(crate) use sweep::{SweepTerms, Swept, sweep_name};
-
-/// How often a slot is emptied again, after pauses that grow from 1 to 64 milliseconds, 0.6 seconds in all. FUSE and NFS keep
-/// an unlinked file under a hidden name while it is open, and a moment longer, until the server hears that it was closed.
-const MAX_PAUSES: u32 = 50;
-const PAUSES_PER_DOUBLING: u32 = 8;
 
 /// A folder slot that this process owns.
 #[derive(Debug)]
@@ -181,14 +175,17 @@ impl Slot {
         let place = self.path();
         let Self { room, name, fd, lock_taken } = self;
         let (in_room, room) = (room.is_some(), room.as_ref().map(|(_, room)| room.as_fd()));
-        let removed = remove_slot(beside, room, &name, fd.as_fd(), lock_taken, checkpoint);
+        let removed = remove_slot(beside, room.unwrap_or(beside.dir), &name, fd.as_fd(), lock_taken, checkpoint);
         drop(fd);
-        let removed = removed.map_err(|error| leftover(beside, &place, error)).and_then(|pinned| {
-            let Some(version) = pinned else { return Ok(()) };
-            let free = is_unpinned(&version)?;
-            // The version is unlocked before it is looked at again.
-            drop(version);
-            if free { reclaim(beside, room, &name, checkpoint)?.into_result(beside, &place) } else { Ok(()) }
+        let again = match removed {
+            Ok(Contents::Removed) => Ok(false),
+            Ok(Contents::Pinned(version)) => is_unpinned(&version),
+            // FUSE says so of what is there, too.
+            Err(error) if is_change(&error) => Ok(true),
+            Err(error) => Err(leftover(beside, &place, error)),
+        };
+        let removed = again.and_then(|again| {
+            if again { reclaim(beside, room, &name, checkpoint)?.into_result(beside, &place) } else { Ok(()) }
         });
         let others = remove_others(beside, in_room, checkpoint);
         removed.and(others).and(if lock_taken { Ok(()) } else { remove_orphan_lock(beside) })
@@ -236,43 +233,12 @@ fn make_and_lock(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::
     }
 }
 
-/// Removes a slot that this process holds locked, with everything in it. If a version in it is pinned, both stay for
-/// the last reader or the next writer, and the answer is that version. A slot that `has_contents` is emptied before the
-/// first `rmdir`.
-fn remove_slot(
-    beside: Beside,
-    room: Option<BorrowedFd>,
-    name: &OsStr,
-    slot: BorrowedFd,
-    has_contents: bool,
-    checkpoint: Checkpoint,
-) -> io::Result<Option<OwnedFd>> {
-    if has_contents {
-        if let Contents::Pinned(version) = remove_contents(beside, slot, checkpoint)? {
-            return Ok(Some(version));
-        }
-    }
-    let full = |error: &io::Error| matches!(errno(error), libc::ENOTEMPTY | libc::EEXIST);
-    let mut pauses = 0;
-    loop {
-        match sys::rmdir(room.unwrap_or(beside.dir), name) {
-            Err(error) if full(&error) && pauses < MAX_PAUSES => {}
-            Err(error) if is_change(&error) => return Ok(None),
-            other => return other.map(|()| None),
-        }
-        if pauses > 0 {
-            sys::sleep(Duration::from_millis(1 << (pauses / PAUSES_PER_DOUBLING)));
-        }
-        pauses += 1;
-        if let Contents::Pinned(version) = remove_contents(beside, slot, checkpoint)? {
-            return Ok(Some(version));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
+
     use super::*;
+    use crate::faults::{Fault, inject};
 
     const NAME: &str = "x";
 
@@ -338,6 +304,29 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(at(name)).unwrap();
         assert_eq!((read(NAME).as_str(), read("backup").as_str()), ("third", "second"));
         assert_eq!(home.names().len(), 2);
+    }
+
+    /// FUSE keeps the names of files that are still open, and says of what is there that it is gone.
+    #[test]
+    fn slots_that_are_full_or_gone_for_a_moment_are_removed() {
+        let scene = |faults: &[Fault]| {
+            let home = Home::new();
+            let slot = home.take();
+            // A killed writer leaves its slot in the room.
+            drop(home.take());
+            let (given_back, calls) = inject(faults, || slot.give_back(home.beside(), &mut checkpoint::go_on));
+            given_back.unwrap().unwrap();
+            assert_eq!(home.names(), [""; 0], "{faults:?}");
+            calls
+        };
+        let calls = scene(&[]);
+        let removals: Vec<_> = (0..calls.len()).filter(|number| calls[*number].name == "rmdir").collect();
+        let [own, _full_room, orphan, _empty_room] = removals[..] else { panic!("{calls:?}") };
+        for number in [own, orphan] {
+            for errno in [Errno::ENOTEMPTY, Errno::ENOENT] {
+                scene(&[Fault::At(number, errno)]);
+            }
+        }
     }
 
     #[test]

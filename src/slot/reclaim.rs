@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::beside::Beside;
 use super::mark;
@@ -49,6 +50,12 @@ pub(super) fn leftover(beside: Beside, place: &Path, error: io::Error) -> io::Er
 
 /// How often a call is repeated that says that a name, or its folder, is gone.
 const MAX_CHANGES: u32 = 10;
+
+/// How often a slot is emptied again, after pauses that grow from 1 to 64 milliseconds, 0.6 seconds in all. FUSE and NFS
+/// keep an unlinked file under a hidden name while it is open, and a moment longer, until the server hears that it was
+/// closed. The death of a process lets go of the lock of its slot before the server hears of the files in it.
+const MAX_PAUSES: u32 = 50;
+const PAUSES_PER_DOUBLING: u32 = 8;
 
 /// Removes a slot, beside the destination or in the room, if it is an orphan.
 ///
@@ -147,11 +154,8 @@ fn remove_folder(
     if !beside.recognizes(fd.as_fd(), || beside.is_own_folder(stat))? && !is_empty(fd.as_fd())? {
         return Ok(Some(Reclaimed::Kept));
     }
-    match remove_contents(beside, fd.as_fd(), checkpoint)? {
-        Contents::Removed => match sys::rmdir(at, name) {
-            Err(error) if is_change(&error) => Ok(None),
-            other => other.map(|()| Some(Reclaimed::Removed)),
-        },
+    match remove_slot(beside, at, name, fd.as_fd(), true, checkpoint)? {
+        Contents::Removed => Ok(Some(Reclaimed::Removed)),
         Contents::Pinned(version) => {
             drop(fd);
             let free = is_unpinned(&version)?;
@@ -163,6 +167,38 @@ fn remove_folder(
 /// Has the reader let go of a version that was pinned?
 pub(super) fn is_unpinned(version: &OwnedFd) -> io::Result<bool> {
     Ok(sys::lock(version.as_fd(), false)? != Lock::Taken)
+}
+
+/// Removes a slot that this process holds locked, with everything in it. If a version in it is pinned, both stay for
+/// the last reader or the next writer. A slot that `has_contents` is emptied before the first `rmdir`.
+pub(super) fn remove_slot(
+    beside: Beside,
+    at: BorrowedFd,
+    name: &OsStr,
+    slot: BorrowedFd,
+    has_contents: bool,
+    checkpoint: Checkpoint,
+) -> io::Result<Contents> {
+    if has_contents {
+        if let pinned @ Contents::Pinned(_) = remove_contents(beside, slot, checkpoint)? {
+            return Ok(pinned);
+        }
+    }
+    let full = |error: &io::Error| matches!(errno(error), libc::ENOTEMPTY | libc::EEXIST);
+    let mut pauses = 0;
+    loop {
+        match sys::rmdir(at, name) {
+            Err(error) if full(&error) && pauses < MAX_PAUSES => {}
+            other => return other.map(|()| Contents::Removed),
+        }
+        if pauses > 0 {
+            sys::sleep(Duration::from_millis(1 << (pauses / PAUSES_PER_DOUBLING)));
+        }
+        pauses += 1;
+        if let pinned @ Contents::Pinned(_) = remove_contents(beside, slot, checkpoint)? {
+            return Ok(pinned);
+        }
+    }
 }
 
 /// The contents of a slot after [`remove_contents`].

@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -233,6 +234,28 @@ def test_an_orphan_goes_where_modes_and_owners_are_made_up(
     else:
         assert attempt(CALLS[call], destination, 1) is Outcome.PUBLISHED
         assert os.listdir(fs.here) == ["destination"]
+
+
+@pytest.mark.parametrize("fs", ["bindfs"], indirect=True)
+@pytest.mark.leaves_orphans
+def test_an_orphan_goes_although_its_file_is_still_open_for_a_moment(fs: Filesystem) -> None:
+    """A process that is killed frees the lock of its slot before the server hears that its files are closed."""
+    destination = fs.here / "destination"
+    orphan = slot_names.room(destination) / "0123456789abcdef"
+    with ThreadPoolExecutor(1) as threads:
+        with atomik.path(destination) as staging:
+            staging.write_bytes(b"new")
+            orphan.mkdir(0o700, parents=True)
+            open_file = (orphan / "destination").open("wb")
+
+            def close_once_it_is_removed() -> None:
+                while not any(name.startswith(".fuse_hidden") for name in os.listdir(orphan)):
+                    time.sleep(0.001)
+                open_file.close()
+
+            closed = threads.submit(close_once_it_is_removed)
+        closed.result()
+    assert os.listdir(fs.here) == ["destination"]
 
 
 @pytest.mark.parametrize("fs", ["tmpfs"], indirect=True)
