@@ -47,7 +47,7 @@ pub(crate) enum Body {
 
 /// A new version on its way; dropping it discards it.
 #[derive(Debug)]
-pub(crate) struct Draft {
+pub struct Draft {
     /// Shared with a thread that cleans up.
     pub(crate) destination: Arc<Destination>,
     pub(crate) settings: Settings,
@@ -63,6 +63,8 @@ pub(crate) struct Draft {
     pub(crate) base: Option<Base>,
     /// The name that the displaced version will get.
     pub(crate) backup: Option<OsString>,
+    /// The path that the body gets; empty if the body gets no path.
+    pub(crate) shown: PathBuf,
     process: Process,
 }
 
@@ -131,6 +133,7 @@ impl Draft {
             old,
             base: None,
             backup,
+            shown: PathBuf::new(),
             process: Process::current(),
         };
         match stage(&mut draft) {
@@ -338,59 +341,3 @@ impl Drop for Draft {
         drop(self.discard(&mut checkpoint::go_on));
     }
 }
-
-/// The methods that all guards have. `$create` opens a new version for Rust; Python calls `create_with`.
-macro_rules! guard {
-    ($guard:ident, $commit:path, $create:ident) => {
-        impl $guard {
-            /// Starts the options of a new version; see [`Options`].
-            pub fn options() -> Options<$guard> {
-                Options::new()
-            }
-
-            /// The path that was asked for.
-            #[must_use]
-            pub fn destination(&self) -> &Path {
-                &self.draft.destination.path
-            }
-
-            /// Syncs, publishes, syncs the folder and removes what was displaced, as the durability asks.
-            pub fn commit(self) -> Result<Committed> {
-                self.commit_with(&mut checkpoint::go_on)
-            }
-
-            /// The same; `checkpoint` stops it before the publish, and its cleaning up afterwards.
-            pub(crate) fn commit_with(self, checkpoint: Checkpoint) -> Result<Committed> {
-                $commit(self.draft, checkpoint)
-            }
-
-            /// Discards the new version and reports what could not be removed; `Drop` does it silently.
-            pub fn rollback(self) -> Result<()> {
-                self.rollback_with(&mut checkpoint::go_on)
-            }
-
-            pub(crate) fn rollback_with(mut self, checkpoint: Checkpoint) -> Result<()> {
-                self.draft.discard(checkpoint)
-            }
-
-            /// The destination that it is to be published at.
-            #[cfg(feature = "python")]
-            pub(crate) fn place(&self) -> &crate::destination::Destination {
-                &self.draft.destination
-            }
-        }
-
-        impl Options<$guard> {
-            /// Opens a new version of `path`; nothing is visible there until the commit.
-            pub fn create(&self, path: impl AsRef<Path>) -> Result<$guard> {
-                self.create_at(sys::CWD, path)
-            }
-
-            /// The same with a relative path starting from an open folder.
-            pub fn create_at(&self, dir: impl AsFd, path: impl AsRef<Path>) -> Result<$guard> {
-                self.$create(dir.as_fd(), path.as_ref(), &mut checkpoint::go_on)
-            }
-        }
-    };
-}
-pub(crate) use guard;

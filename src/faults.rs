@@ -4,11 +4,13 @@
 //! The tests are in `faults/tests.rs`, those of groups in `faults/groups.rs`, those of syncs in `faults/syncing.rs`. They
 //! publish what `faults/scene.rs` has, `faults/judge.rs` judges each run, and `faults/sample.rs` says which faults are tried.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use nix::errno::Errno;
+
+use crate::mount::Mount;
 
 mod groups;
 mod judge;
@@ -87,6 +89,40 @@ struct Plan {
 thread_local! {
     /// Of this thread only: tests run side by side.
     static PLAN: RefCell<Option<Plan>> = const { RefCell::new(None) };
+    static PRETENDED: Cell<Pretended> = const { Cell::new(Pretended::NOTHING) };
+}
+
+/// What a test pretends of the machine.
+#[derive(Clone, Copy)]
+pub(crate) struct Pretended {
+    /// What every mount is like.
+    pub(crate) mount: Option<Mount>,
+    /// How many MiB are to be written to disks.
+    pub(crate) dirty: Option<u64>,
+    /// Is it remembered what mounts can do? In tests every trial is made each time, unless a test says otherwise: so a run
+    /// makes the same calls whatever ran before it.
+    pub(crate) remembers: bool,
+}
+
+impl Pretended {
+    pub(crate) const NOTHING: Self = Self { mount: None, dirty: None, remembers: false };
+
+    pub(crate) fn mount(mount: Mount) -> Self {
+        Self { mount: Some(mount), ..Self::NOTHING }
+    }
+
+    /// What the test that runs pretends.
+    pub(crate) fn now() -> Self {
+        PRETENDED.get()
+    }
+
+    /// Runs a test on such a machine.
+    pub(crate) fn run<T>(self, test: impl FnOnce() -> T) -> T {
+        PRETENDED.set(self);
+        let result = test();
+        PRETENDED.set(Self::NOTHING);
+        result
+    }
 }
 
 /// Makes a call, unless the plan of this thread says that it fails.

@@ -11,8 +11,9 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::clone;
 use crate::committed::Committed;
 use crate::destination::{Destination, Kind};
-use crate::draft::{Body, Draft, Staging, guard};
+use crate::draft::{Body, Draft, Staging};
 use crate::error::{Hint, Result};
+use crate::guard::guard;
 use crate::metadata::{self, Work};
 use crate::options::{Options, Settings, Start};
 use crate::slot;
@@ -55,14 +56,6 @@ pub struct File {
 
 guard!(File, Draft::commit, create_with);
 
-#[cfg(feature = "python")]
-impl File {
-    /// Where staging has a name, its path; an unnamed file has none.
-    pub(crate) fn staging(&self) -> Option<std::path::PathBuf> {
-        self.draft.staging_path()
-    }
-}
-
 impl Options<File> {
     /// Starts from a copy of the present version, as [`update`](Options::update) does, and writes everything to its end
     /// (default: false).
@@ -103,7 +96,7 @@ impl Options<File> {
         fill: impl FnOnce(&std::fs::File, Checkpoint) -> io::Result<()>,
         checkpoint: Checkpoint,
     ) -> Result<Committed> {
-        self.filled(dir, path, fill, checkpoint)?.commit_with(checkpoint)
+        self.filled(dir, path, fill, checkpoint)?.draft.commit(checkpoint)
     }
 
     /// Stages a whole file.

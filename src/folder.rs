@@ -1,9 +1,8 @@
 //! `Folder` and `Entry`: a new version that is built under a name, in a slot, and published in one step.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -13,13 +12,13 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::clone;
 use crate::committed::Committed;
 use crate::destination::Kind;
-use crate::draft::{Body, Draft, guard};
+use crate::draft::{Body, Draft};
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::file::open_present;
-use crate::group::{Group, Guard, sealed};
+use crate::group::Group;
+use crate::guard::guard;
 use crate::metadata::{self, Given, Work};
 use crate::options::{Cleanup, Options, Settings, Siblings, Start};
-use crate::path::listed;
 use crate::slot;
 use crate::snapshot::Pin;
 use crate::sys;
@@ -28,9 +27,6 @@ use crate::trial;
 
 /// What the shown path leaves for names below it, of the 4,096 bytes that a system call takes.
 const ROOM_BELOW: usize = 1024;
-
-/// How many siblings are named in an error; of the others the number is told.
-const MAX_NAMED: usize = 5;
 
 /// How often the copy of the present version is begun again, since the version was removed under it.
 const ROUNDS: u32 = 100;
@@ -173,35 +169,9 @@ fn shown_path(draft: &Draft) -> PathBuf {
     }
 }
 
-/// Lists what a tool has left beside its entry and is to be published; an error if nothing is to be left. In a folder's
-/// slot nothing but the folder is looked for.
-fn siblings(draft: &Draft) -> Result<Vec<OsString>> {
-    let (destination, settings) = (&draft.destination, &draft.settings);
-    if draft.kind != Kind::Any || settings.siblings == Siblings::Discard || draft.is_foreign() {
-        return Ok(Vec::new());
-    }
-    let name = &destination.name;
-    // FUSE and NFS show what is open and has been removed under such a name.
-    let hides = destination.slots().domain().is_some();
-    let is_hidden = |name: &[u8]| hides && (name.starts_with(b".fuse_hidden") || name.starts_with(b".nfs"));
-    let found =
-        slot::list(draft.slot()).map_err(|error| destination.failed("looking beside the staging path", error))?;
-    let mut names: Vec<_> = found.into_iter().map(|entry| entry.name).collect();
-    // What is not there is another error.
-    let is_there = names.contains(name);
-    // Names of ours are there for a moment, while another thread tries what a slot is like.
-    names.retain(|other| is_there && other != name && !slot::is_ours(other) && !is_hidden(other.as_bytes()));
-    names.sort();
-    if names.is_empty() || settings.siblings == Siblings::Publish {
-        return Ok(names);
-    }
-    let error = Error::errno("publishing", &destination.path, libc::ENOTEMPTY).kind_is(ErrorKind::Siblings);
-    Err(error.hint(Hint::SiblingsLeft(name.to_string_lossy().into(), listed(&names, MAX_NAMED))))
-}
-
 /// Commits a draft; what a tool has left beside it, if that is to be published, in one group with it.
 fn commit(mut draft: Draft, checkpoint: Checkpoint) -> Result<Committed> {
-    match siblings(&draft) {
+    match draft.siblings() {
         Ok(names) if names.is_empty() => draft.commit(checkpoint),
         Ok(names) => {
             let mut group = Group::new(draft.settings.durability);
@@ -221,16 +191,16 @@ macro_rules! shown {
             /// Where the new version is built; its last component is the destination's name.
             #[must_use]
             pub fn path(&self) -> &Path {
-                &self.path
+                &self.draft.shown
             }
         }
 
         impl Options<$guard> {
             /// Opens a new version, but no descriptor of its folder; `checkpoint` stops the copying of the present version.
             pub(crate) fn create_with(&self, dir: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> Result<$guard> {
-                let draft = open((dir, path), $kind, self.decide(path)?, checkpoint)?;
-                let path = shown_path(&draft);
-                Ok($guard { draft, path })
+                let mut draft = open((dir, path), $kind, self.decide(path)?, checkpoint)?;
+                draft.shown = shown_path(&draft);
+                Ok($guard { draft })
             }
 
             /// When the displaced version is removed (default: before the commit returns).
@@ -270,7 +240,6 @@ macro_rules! shown {
 #[must_use = "dropped without `commit`, it discards the new version"]
 pub struct Folder {
     draft: Draft,
-    path: PathBuf,
 }
 
 shown!(Folder, Kind::Folder, create_open);
@@ -314,7 +283,6 @@ impl AsFd for Folder {
 #[must_use = "dropped without `commit`, it discards the new version"]
 pub struct Entry {
     draft: Draft,
-    path: PathBuf,
 }
 
 shown!(Entry, Kind::Any, create_with);
@@ -327,22 +295,5 @@ impl Options<Entry> {
     pub fn siblings(mut self, siblings: Siblings) -> Self {
         self.settings.siblings = siblings;
         self
-    }
-}
-
-impl Guard for Folder {}
-
-impl sealed::Join for Folder {
-    fn join(self, group: &mut Group) -> Result<()> {
-        group.add_draft(self.draft)
-    }
-}
-
-impl Guard for Entry {}
-
-impl sealed::Join for Entry {
-    fn join(self, group: &mut Group) -> Result<()> {
-        let siblings = siblings(&self.draft)?;
-        group.add_with_siblings(self.draft, siblings)
     }
 }

@@ -17,6 +17,7 @@ use crate::destination::{Check, Kind, folder_conflict};
 use crate::draft::{Draft, Ready};
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::file::File;
+use crate::guard::Guard;
 use crate::metadata;
 use crate::options::{Durability, Options, Settings};
 use crate::process::Process;
@@ -85,24 +86,6 @@ struct Member {
     displaced_mode: Option<u32>,
 }
 
-/// A guard that a [`Group`] takes: [`File`], [`Folder`](crate::Folder) or [`Entry`](crate::Entry), and no other type.
-pub trait Guard: sealed::Join {}
-
-pub(crate) mod sealed {
-    /// Moves its version to a slot of the group.
-    pub trait Join {
-        fn join(self, group: &mut crate::Group) -> crate::Result<()>;
-    }
-}
-
-impl Guard for File {}
-
-impl sealed::Join for File {
-    fn join(self, group: &mut Group) -> Result<()> {
-        group.add_draft(self.draft)
-    }
-}
-
 fn number(index: usize) -> OsString {
     index.to_string().into()
 }
@@ -154,11 +137,16 @@ impl Group {
     /// the path of an [`Entry`](crate::Entry), with what it has left beside that if the entry says so
     /// ([`Options::siblings`]). Nothing of it is visible yet.
     pub fn add(&mut self, guard: impl Guard) -> Result<()> {
-        guard.join(self)
+        self.add_draft(guard.into_draft())
     }
 
     /// Adds a version that is complete.
     pub(crate) fn add_draft(&mut self, draft: Draft) -> Result<()> {
+        let siblings = draft.siblings()?;
+        self.add_with_siblings(draft, siblings)
+    }
+
+    fn add_alone(&mut self, draft: Draft) -> Result<()> {
         let overwrite = draft.settings.overwrite;
         self.owned()?;
         let place = self.places.place(&draft.destination)?;
@@ -168,7 +156,7 @@ impl Group {
     /// Adds the siblings of an entry, and after them the entry, so that it is published last.
     pub(crate) fn add_with_siblings(&mut self, draft: Draft, siblings: Vec<OsString>) -> Result<()> {
         let first = self.members.len();
-        let added = self.add_siblings(&draft, siblings).and_then(|()| self.add_draft(draft));
+        let added = self.add_siblings(&draft, siblings).and_then(|()| self.add_alone(draft));
         if added.is_err() {
             self.withdraw(first);
         }

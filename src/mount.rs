@@ -5,8 +5,6 @@ mod table;
 
 use std::os::fd::BorrowedFd;
 
-#[cfg(test)]
-pub(crate) use table::remembering;
 pub(crate) use table::{MountId, can, has_done};
 
 pub(crate) use journal::Journal;
@@ -27,7 +25,7 @@ impl Mount {
     /// What is known of a mount with a filesystem of this type. What cannot be found out is not promised.
     pub(crate) fn of(kind: u64, id: MountId) -> Self {
         #[cfg(test)]
-        if let Some(pretended) = PRETENDED.get() {
+        if let Some(pretended) = crate::faults::Pretended::now().mount {
             return pretended;
         }
         if kind != EXT4 && kind != XFS {
@@ -107,11 +105,6 @@ pub(crate) fn kind(fd: BorrowedFd, id: Option<MountId>) -> u64 {
 }
 
 #[cfg(test)]
-thread_local! {
-    static PRETENDED: std::cell::Cell<Option<Mount>> = const { std::cell::Cell::new(None) };
-}
-
-#[cfg(test)]
 impl Mount {
     /// One whose journal makes one flush enough.
     pub(crate) const ONE_FLUSH: Self = Self { kind: EXT4, journal: Journal { one_flush: true, frees_early: false } };
@@ -120,15 +113,6 @@ impl Mount {
         Self { kind: BTRFS, journal: Journal { one_flush: false, frees_early: false } };
     /// One that nobody knows.
     pub(crate) const UNKNOWN: Self = Self { kind: 1, journal: Journal { one_flush: false, frees_early: false } };
-}
-
-/// Runs a test as if every mount were like this.
-#[cfg(test)]
-pub(crate) fn pretend<T>(mount: Mount, test: impl FnOnce() -> T) -> T {
-    PRETENDED.set(Some(mount));
-    let result = test();
-    PRETENDED.set(None);
-    result
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!                     nothing is there           something is there, and may be replaced
-//!   unnamed file      Link                       gets a name in a slot, and then as below
+//!   unnamed file      linkat                     gets a name in a slot, and then as below
 //!   file in a slot    RenameWithoutReplacing     Rename; Exchange if the old version is to be kept
 //!   folder            RenameWithoutReplacing     Exchange
 //! ```
@@ -30,11 +30,9 @@ use terms::{failed, unreplaced};
 /// How often a destination may appear and vanish under a publish before it gives up.
 const ROUNDS: u32 = 100;
 
-/// The one call that publishes.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// The one call that publishes what has a name.
+#[derive(Clone, Copy)]
 enum How {
-    /// `linkat`, of an unnamed file.
-    Link,
     /// `renameat2` without a flag.
     Rename,
     /// `renameat2` with `RENAME_NOREPLACE`. Where that is missing `move_file` promises the same for a file; for a folder
@@ -45,12 +43,7 @@ enum How {
 }
 
 impl How {
-    /// Decides how an unnamed file is published; `exists` is what was seen just before.
-    fn of_unnamed(before: Before, terms: Terms, exists: bool) -> Self {
-        if exists || before != Before::Nothing { Self::of(Kind::File, terms, exists) } else { Self::Link }
-    }
-
-    /// Decides the same for what has a name in a slot.
+    /// Decides which call it is; `exists` is what was seen just before.
     fn of(kind: Kind, terms: Terms, exists: bool) -> Self {
         let keeps = kind == Kind::Folder || terms.displaced != Displaced::Removed;
         let replaces = terms.base.map_or(terms.overwrite, |base| !base.is_nothing());
@@ -96,7 +89,7 @@ pub(crate) fn unnamed(
     if !exists {
         terms.check(destination, None)?;
     }
-    if How::of_unnamed(before, terms, exists) == How::Link {
+    if !exists && before == Before::Nothing {
         match sys::link_fd(file, destination.parent(), &destination.name) {
             Err(error) if errno(&error) == libc::EEXIST && terms.base.is_some() => {
                 return Err(base::conflict(&destination.path));
@@ -141,7 +134,7 @@ pub(crate) fn staged(destination: &Destination, new: InSlot, terms: Terms, exist
                 continue;
             }
             How::Rename => return replace(destination, new, terms).map(|()| Published::Renamed(None)),
-            How::RenameWithoutReplacing | How::Link => {
+            How::RenameWithoutReplacing => {
                 terms.check(destination, None)?;
                 match rename_without_replacing(destination, new) {
                     Ok(()) => return Ok(Published::Renamed(None)),

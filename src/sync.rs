@@ -23,9 +23,6 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-#[cfg(test)]
-pub(crate) use memory::pretend_dirty;
-
 use crate::checkpoint::Checkpoint;
 use crate::destination::Destination;
 use crate::error::{Error, ErrorKind, Hint, Result};

@@ -1,8 +1,9 @@
 //! `ready`: what a body has made, whether that may be published, and its metadata.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::OFlag;
 
@@ -10,7 +11,7 @@ use super::{Body, Draft, Opened, Ready};
 use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::metadata::{self, Given, Shown};
-use crate::options::Settings;
+use crate::options::{Settings, Siblings};
 use crate::path::listed;
 use crate::slot;
 use crate::sys::{self, Stat, errno};
@@ -116,6 +117,32 @@ impl Draft {
         let removed = if kind == Kind::Folder { sys::rmdir(slot, &name) } else { sys::unlink(slot, &name) };
         let shown = shown?;
         removed.map(|()| shown)
+    }
+
+    /// Lists what a tool has left beside its entry and is to be published; an error if nothing is to be left. In a
+    /// folder's slot nothing but the folder is looked for.
+    pub(crate) fn siblings(&self) -> Result<Vec<OsString>> {
+        let (destination, settings) = (&self.destination, &self.settings);
+        if self.kind != Kind::Any || settings.siblings == Siblings::Discard || self.is_foreign() {
+            return Ok(Vec::new());
+        }
+        let name = &destination.name;
+        // FUSE and NFS show what is open and has been removed under such a name.
+        let hides = destination.slots().domain().is_some();
+        let is_hidden = |name: &[u8]| hides && (name.starts_with(b".fuse_hidden") || name.starts_with(b".nfs"));
+        let found =
+            slot::list(self.slot()).map_err(|error| destination.failed("looking beside the staging path", error))?;
+        let mut names: Vec<_> = found.into_iter().map(|entry| entry.name).collect();
+        // What is not there is another error.
+        let is_there = names.contains(name);
+        // Names of ours are there for a moment, while another thread tries what a slot is like.
+        names.retain(|other| is_there && other != name && !slot::is_ours(other) && !is_hidden(other.as_bytes()));
+        names.sort();
+        if names.is_empty() || settings.siblings == Siblings::Publish {
+            return Ok(names);
+        }
+        let error = Error::errno("publishing", &destination.path, libc::ENOTEMPTY).kind_is(ErrorKind::Siblings);
+        Err(error.hint(Hint::SiblingsLeft(name.to_string_lossy().into(), listed(&names, MAX_NAMED))))
     }
 
     /// The error where nothing has the name that should be published: it names what there is instead.

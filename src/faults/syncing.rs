@@ -6,16 +6,17 @@ use nix::errno::Errno;
 
 use super::judge::MOUNTS;
 use super::scene::{self, OPERATIONS};
-use super::{Fault, inject};
-use crate::mount::{self, Mount};
-use crate::{Durability, sync};
+use super::{Fault, Pretended, inject};
+use crate::Durability;
+use crate::guard::sealed::Guard;
+use crate::mount::Mount;
 
 /// The syncs that a commit makes on such a filesystem, with these faults.
 fn syncs(mount: Mount, operation: &str, durability: Durability, faults: &[Fault]) -> Vec<&'static str> {
     let dir = tempfile::tempdir().unwrap();
     let operation = OPERATIONS.iter().find(|known| known.name == operation).unwrap();
     let run = || inject(faults, || (operation.run)(dir.path(), durability));
-    let (result, calls) = mount::pretend(mount, run);
+    let (result, calls) = Pretended::mount(mount).run(run);
     result.unwrap().unwrap();
     let syncs = calls.iter().map(|call| call.name).filter(|name| name.contains("sync"));
     syncs.collect()
@@ -54,7 +55,7 @@ fn syncs_of_folder(mount: Mount, files: usize, dirty: u64) -> Vec<&'static str> 
     let dir = tempfile::tempdir().unwrap();
     let new = folder_of(files, dir.path());
     let run = || inject(&[], || new.commit());
-    let (result, calls) = mount::pretend(mount, || sync::pretend_dirty(dirty, run));
+    let (result, calls) = Pretended { dirty: Some(dirty), ..Pretended::mount(mount) }.run(run);
     result.unwrap().unwrap();
     let syncs = calls.iter().map(|call| call.name).filter(|name| matches!(*name, "fsync" | "syncfs"));
     syncs.collect()
@@ -89,8 +90,8 @@ fn a_long_sync_can_be_stopped_until_the_publish() {
                 left -= 1;
                 if left < 0 { Err(std::io::ErrorKind::Interrupted.into()) } else { Ok(()) }
             };
-            let commit = || new.commit_with(&mut checkpoint);
-            let result = mount::pretend(mount, || sync::pretend_dirty(1000, commit));
+            let busy = Pretended { dirty: Some(1000), ..Pretended::mount(mount) };
+            let result = busy.run(|| new.into_draft().commit(&mut checkpoint));
             assert_eq!(scene::descriptors(dir.path()), [""; 0], "{mount:?}");
             match result {
                 Ok(_) => break,

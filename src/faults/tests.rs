@@ -10,8 +10,8 @@ use nix::errno::Errno;
 use super::judge::{Complaints, MOUNTS, OPEN, PANIC, judges, places};
 use super::sample::Sample;
 use super::scene::OPERATIONS;
-use super::{Fault, inject, plausible};
-use crate::{Durability, Error, ErrorKind, mount};
+use super::{Fault, Pretended, inject, plausible};
+use crate::{Durability, Error, ErrorKind};
 
 #[test]
 fn one_failing_call_breaks_no_promise() {
@@ -29,7 +29,7 @@ fn one_failing_call_breaks_no_promise_however_is_synced() {
     let (place, _) = places().swap_remove(0);
     for mount in MOUNTS {
         let mut complaints = Complaints::default();
-        mount::pretend(mount, || {
+        Pretended::mount(mount).run(|| {
             judges(&place, &[Durability::Full, Durability::Ordered], |judge| {
                 drop(judge.single(&sample, &mut complaints));
             });
@@ -42,7 +42,7 @@ fn one_failing_call_breaks_no_promise_however_is_synced() {
 fn one_failing_call_breaks_no_promise_where_the_mount_is_known() {
     let sample = Sample::new();
     let (place, _) = places().swap_remove(0);
-    mount::remembering(|| {
+    Pretended { remembers: true, ..Pretended::NOTHING }.run(|| {
         // Each operation has run once: nothing is left to try.
         judges(&place, &[Durability::NoSync], |_| {});
         let mut complaints = Complaints::default();

@@ -116,7 +116,7 @@ pub(super) fn remember_kind(id: MountId, kind: u64) {
 /// Has a mount been seen to take these flags of `renameat2(2)`? Where its number is not unique, nobody remembers.
 pub(crate) fn can(id: MountId, flags: u32) -> bool {
     #[cfg(test)]
-    if !remembers() {
+    if !crate::faults::Pretended::now().remembers && !crate::explore::is_running() {
         return false;
     }
     table().is_some_and(|table| table.find(id).is_some_and(|known| known.flags & flags == flags))
@@ -237,26 +237,6 @@ impl Watch {
             let _number = self.table.into_raw_fd();
         }
     }
-}
-
-#[cfg(test)]
-thread_local! {
-    static REMEMBERS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// In tests, every trial is made each time, unless a test says otherwise: so a run makes the same calls whatever ran before it.
-#[cfg(test)]
-fn remembers() -> bool {
-    REMEMBERS.get() || crate::explore::is_running()
-}
-
-/// Runs a test in which what mounts can do is remembered.
-#[cfg(test)]
-pub(crate) fn remembering<T>(test: impl FnOnce() -> T) -> T {
-    REMEMBERS.set(true);
-    let result = test();
-    REMEMBERS.set(false);
-    result
 }
 
 #[cfg(test)]

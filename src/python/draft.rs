@@ -1,7 +1,7 @@
 //! The guards of new versions: what `File`, `Folder` and `Entry` have in common.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::PyTraverseError;
@@ -10,30 +10,14 @@ use pyo3::prelude::*;
 
 use super::convert::{self, PathArg, StartFolder};
 use super::guard::{Ending, Guard, Kind};
-use super::interrupt::detached;
+use super::interrupt::{Detached, detached};
 use super::members::{Members, Membership};
 use super::options::Given;
 use super::streams::{Layers, Streams};
-use crate::Committed;
 use crate::checkpoint::Checkpoint;
-use crate::destination::Destination;
+use crate::draft::Draft;
+use crate::guard::sealed;
 use crate::options::Options;
-
-/// A guard of the core.
-pub(super) trait Draft: crate::Guard + Sized + Send {
-    const NAME: &str;
-
-    fn create(options: &Options<Self>, at: BorrowedFd, path: &Path, checkpoint: Checkpoint) -> crate::Result<Self>;
-    fn place(&self) -> &Destination;
-    /// Where it is built; `None` for an unnamed file.
-    fn staging(&self) -> Option<PathBuf>;
-    /// The open file.
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-    fn commit(self, checkpoint: Checkpoint) -> crate::Result<Committed>;
-    fn rollback(self, checkpoint: Checkpoint) -> crate::Result<()>;
-}
 
 /// What one guard was asked for.
 pub(super) struct Request<D> {
@@ -55,24 +39,26 @@ impl<D> Request<D> {
 }
 
 /// A new version whose body is running.
-pub(super) struct Staged<D> {
-    pub(super) draft: D,
+pub(super) struct Staged {
+    pub(super) draft: Draft,
     streams: Option<Streams>,
     membership: Option<Membership>,
 }
 
-impl<D: Draft> Staged<D> {
+impl Staged {
     /// Closes what the body got, with nothing more written.
     fn discard(&self, py: Python<'_>) -> PyResult<()> {
-        match (&self.streams, self.draft.fd()) {
-            (Some(streams), Some(fd)) => streams.discard(py, fd),
-            _ => Ok(()),
-        }
+        self.streams.as_ref().map_or(Ok(()), |streams| streams.discard(py, self.draft.file().as_fd()))
+    }
+
+    /// Where it is built; `None` for an unnamed file.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        if self.streams.is_some() { self.draft.staging_path() } else { Some(self.draft.shown.clone()) }
     }
 }
 
-impl<D: Draft> Kind for Request<D> {
-    type Open = Staged<D>;
+impl<D: sealed::Guard> Kind for Request<D> {
+    type Open = Staged;
 
     fn title(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!("{} of {}", D::NAME, self.path.object.bind(py).repr()?))
@@ -81,17 +67,18 @@ impl<D: Draft> Kind for Request<D> {
     fn open(&self, guard: &Bound<'_, PyAny>) -> PyResult<(Self::Open, Py<PyAny>)> {
         let py = guard.py();
         let at = self.at.as_fd();
-        let (draft, raised) = detached(py, |checkpoint| D::create(&self.options, at, &self.path.path, checkpoint));
+        let create =
+            |checkpoint: Checkpoint| D::create_with(&self.options, at, &self.path.path, checkpoint).map(D::into_draft);
+        let (draft, raised) = detached(py, create);
         raised?;
         let draft = draft.map_err(|error| convert::error(py, &error, &[&self.path]))?;
-        let enter = |group| Membership::enter(py, group, draft.place(), &self.path);
+        let enter = |group| Membership::enter(py, group, &draft.destination, &self.path);
         let membership = self.group.as_ref().map(enter).transpose()?;
-        let (streams, given) = match (&self.layers, draft.fd(), draft.staging()) {
-            (Some(layers), Some(fd), _) => {
-                let (streams, given) = Streams::open(py, fd, layers, &self.path)?;
-                (Some(streams), given)
-            }
-            (.., staging) => (None, staging.into_pyobject(py)?.unbind()),
+        let (streams, given) = if let Some(layers) = &self.layers {
+            let (streams, given) = Streams::open(py, draft.file().as_fd(), layers, &self.path)?;
+            (Some(streams), given)
+        } else {
+            (None, draft.shown.as_path().into_pyobject(py)?.unbind())
         };
         Ok((Staged { draft, streams, membership }, given))
     }
@@ -99,17 +86,19 @@ impl<D: Draft> Kind for Request<D> {
     fn end(&self, py: Python<'_>, staged: Self::Open, ending: Ending) -> (bool, PyResult<()>) {
         if ending == Ending::Rollback {
             let discarded = staged.discard(py);
-            let rolled_back = convert::rolled_back(py, detached(py, |checkpoint| staged.draft.rollback(checkpoint)));
+            let rolled_back = convert::rolled_back(py, discard(py, staged.draft));
             return (false, discarded.and(rolled_back));
         }
         let Staged { draft, streams, membership } = staged;
         if let Err(error) = streams.map_or(Ok(()), |streams| streams.close(py)) {
-            let (_, raised) = detached(py, |checkpoint| draft.rollback(checkpoint));
+            let (_, raised) = discard(py, draft);
             return (false, raised.and_then(|()| Err(self.named(py, error)?)));
         }
         match membership {
-            Some(membership) => (false, membership.add(py, &self.path, |group| group.add(draft))),
-            None => convert::committed(py, detached(py, |checkpoint| draft.commit(checkpoint)), &[&self.path]),
+            Some(membership) => (false, membership.add(py, &self.path, |group| group.add_draft(draft))),
+            None => {
+                convert::committed(py, detached(py, |checkpoint| D::commit_draft(draft, checkpoint)), &[&self.path])
+            }
         }
     }
 
@@ -117,6 +106,11 @@ impl<D: Draft> Kind for Request<D> {
         staged.discard(py).unwrap_or_else(|error| error.write_unraisable(py, None));
         py.detach(|| drop(staged.draft));
     }
+}
+
+/// Discards a draft, and lets go of it without the GIL.
+fn discard(py: Python<'_>, mut draft: Draft) -> Detached<crate::Result<()>> {
+    detached(py, move |checkpoint| draft.discard(checkpoint))
 }
 
 impl<D> Request<D> {
@@ -130,7 +124,7 @@ impl<D> Request<D> {
     }
 }
 
-impl<D: Draft> Guard<Request<D>> {
+impl<D: sealed::Guard> Guard<Request<D>> {
     pub(super) fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.kind.path.object)?;
         let visited = self.try_look(|staged| staged.streams.as_ref().map_or(Ok(()), |streams| streams.traverse(visit)));
@@ -138,37 +132,13 @@ impl<D: Draft> Guard<Request<D>> {
     }
 }
 
-/// Declares the Python class of a new version and how it rests on the core's guard; `$core` is what differs of that.
+/// Declares the Python class of a new version.
 macro_rules! draft {
     (
         $(#[$doc:meta])* $class:ident;
         $(#[$commit:meta])* commit;
-        { $($core:tt)* }
         $($own:tt)*
     ) => {
-        impl $crate::python::draft::Draft for $crate::$class {
-            const NAME: &str = stringify!($class);
-
-            fn create(
-                options: &$crate::Options<Self>,
-                at: std::os::fd::BorrowedFd,
-                path: &std::path::Path,
-                checkpoint: $crate::checkpoint::Checkpoint,
-            ) -> $crate::Result<Self> {
-                options.create_with(at, path, checkpoint)
-            }
-
-            fn place(&self) -> &$crate::destination::Destination {
-                self.place()
-            }
-
-            fn commit(self, checkpoint: $crate::checkpoint::Checkpoint) -> $crate::Result<$crate::Committed> {
-                self.commit_with(checkpoint)
-            }
-
-            $($core)*
-        }
-
         $crate::python::guard::context_manager! {
             $(#[$doc])*
             $class($crate::python::guard::Guard<$crate::python::draft::Request<$crate::$class>>) {
@@ -196,7 +166,7 @@ macro_rules! draft {
 
                 #[getter]
                 fn staging(&self, py: Python<'_>) -> Option<std::path::PathBuf> {
-                    self.0.look(py, |staged| $crate::python::draft::Draft::staging(&staged.draft)).flatten()
+                    self.0.look(py, $crate::python::draft::Staged::path).flatten()
                 }
 
                 #[getter]

@@ -1,7 +1,5 @@
 //! `file` and the guard `File`.
 
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
@@ -14,7 +12,6 @@ use super::guard::Guard;
 use super::members::Members;
 use super::options::{ALONE, Given, MEMBER, TEXT};
 use super::streams::Layers;
-use crate::checkpoint::Checkpoint;
 use crate::options::Start;
 
 draft! {
@@ -37,19 +34,6 @@ draft! {
     File;
     /// Closes the body's file and publishes the new version now; the end of the body then does nothing.
     commit;
-    {
-        fn staging(&self) -> Option<PathBuf> {
-            self.staging()
-        }
-
-        fn fd(&self) -> Option<BorrowedFd<'_>> {
-            Some(self.as_fd())
-        }
-
-        fn rollback(self, _: Checkpoint) -> crate::Result<()> {
-            self.rollback()
-        }
-    }
 
     #[classmethod]
     fn __class_getitem__<'py>(cls: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {

@@ -1,7 +1,5 @@
 //! `folder`, `path` and the guards `Folder` and `Entry`.
 
-use std::path::PathBuf;
-
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -9,7 +7,6 @@ use super::convert::PathArg;
 use super::draft::{Request, draft};
 use super::guard::Guard;
 use super::options::{ALONE, Given, MEMBER};
-use crate::checkpoint::Checkpoint;
 
 draft! {
     /// A new version of a folder: what `atomik.folder` returns.
@@ -32,15 +29,6 @@ draft! {
     Folder;
     /// Publishes the new version now; the end of the body then does nothing.
     commit;
-    {
-        fn staging(&self) -> Option<PathBuf> {
-            Some(self.path().to_owned())
-        }
-
-        fn rollback(self, checkpoint: Checkpoint) -> crate::Result<()> {
-            self.rollback_with(checkpoint)
-        }
-    }
 }
 
 draft! {
@@ -62,15 +50,6 @@ draft! {
     Entry;
     /// Publishes the new version now; the end of the body then does nothing.
     commit;
-    {
-        fn staging(&self) -> Option<PathBuf> {
-            Some(self.path().to_owned())
-        }
-
-        fn rollback(self, checkpoint: Checkpoint) -> crate::Result<()> {
-            self.rollback_with(checkpoint)
-        }
-    }
 }
 
 /// Makes a new version of a whole folder, which appears at `path` in one step when the body ends well.

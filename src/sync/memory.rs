@@ -7,7 +7,7 @@ use crate::sys;
 /// What programs have changed and disks do not have yet, in MiB: an upper bound for any one filesystem. 0 if nobody says.
 pub(super) fn dirty() -> u64 {
     #[cfg(test)]
-    if let Some(pretended) = PRETENDED.get() {
+    if let Some(pretended) = crate::faults::Pretended::now().dirty {
         return pretended;
     }
     let table = sys::read_file(Path::new("/proc/meminfo"));
@@ -22,20 +22,6 @@ fn sum(table: &str) -> u64 {
         value.split_whitespace().next().filter(|_| counts)?.parse().ok()
     };
     table.lines().filter_map(value).sum::<u64>() >> 10
-}
-
-#[cfg(test)]
-thread_local! {
-    static PRETENDED: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
-}
-
-/// Runs a test as if so many MiB were to be written.
-#[cfg(test)]
-pub(crate) fn pretend_dirty<T>(mebibytes: u64, test: impl FnOnce() -> T) -> T {
-    PRETENDED.set(Some(mebibytes));
-    let result = test();
-    PRETENDED.set(None);
-    result
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ import atomik
 import pytest
 import trio
 from atomik import _async
-from support.event_loops import LOOPS, SECONDS, Run, each_loop, under_asyncio, under_trio
+from support.event_loops import LOOPS, SECONDS, Run, each_loop, under_asyncio
 from support.filesystems import leftovers
-from support.guard_kinds import Kind, each_kind
+from support.guard_kinds import AnyGuard, Kind, each_kind
 
 
 class Gate:
@@ -194,50 +194,33 @@ def test_a_task_that_is_cancelled_in_the_body_is_cancelled(here: Path, kind: Kin
 
 @each_loop
 @each_kind
+@pytest.mark.parametrize("exists", [False, True], ids=["that succeeds", "that fails"])
 def test_a_cancelled_entering_waits_and_leaves_nothing(
-    here: Path, kind: Kind, gate: Gate, run: Run
+    here: Path, kind: Kind, gate: Gate, run: Run, exists: bool
 ) -> None:
-    guard = kind.open(here / "destination")
+    destination = here / "destination"
+    if exists:
+        kind.publish(destination, "old")
+    guard = kind.open(destination)
+    gate.close()
 
     async def body() -> None:
         async with guard:
             pytest.fail("the body ran")
 
-    async def main() -> None:
-        gate.close()
-        await cancelled_at(gate, body)
-
-    run(main)
+    run(lambda: cancelled_at(gate, body))
     assert not guard.committed
-    assert list(here.iterdir()) == []
+    assert os.listdir(here) == ["destination"] * exists
+    assert not exists or kind.read(destination) == "old"
     with pytest.raises(RuntimeError):
         guard.commit()
 
 
 @each_loop
 @each_kind
-def test_a_cancelled_entering_that_fails_is_a_cancellation(
-    here: Path, kind: Kind, gate: Gate, run: Run
-) -> None:
-    destination = here / "destination"
-    kind.publish(destination, "old")
-
-    async def body() -> None:
-        async with kind.open(destination):
-            pytest.fail("the body ran")
-
-    async def main() -> None:
-        gate.close()
-        await cancelled_at(gate, body)
-
-    run(main)
-    assert kind.read(destination) == "old"
-
-
-@each_loop
-@each_kind
-def test_a_cancelled_commit_waits_for_its_end_and_the_version_stands(
-    here: Path, kind: Kind, gate: Gate, run: Run
+@pytest.mark.parametrize("commits", [True, False], ids=["commit", "rollback"])
+def test_a_cancelled_commit_or_rollback_waits_for_its_end_and_counts(
+    here: Path, kind: Kind, gate: Gate, run: Run, commits: bool
 ) -> None:
     destination = here / "destination"
     kind.publish(destination, "old")
@@ -247,31 +230,12 @@ def test_a_cancelled_commit_waits_for_its_end_and_the_version_stands(
         async with guard as staging:
             kind.write(staging, "new")
             gate.close()
+            if not commits:
+                raise LookupError
 
     run(lambda: cancelled_at(gate, body))
-    assert guard.committed
-    assert kind.read(destination) == "new"
-    assert os.listdir(here) == ["destination"]
-
-
-@each_loop
-@each_kind
-def test_a_cancelled_rollback_waits_for_its_end(
-    here: Path, kind: Kind, gate: Gate, run: Run
-) -> None:
-    destination = here / "destination"
-    kind.publish(destination, "old")
-    guard = kind.open(destination, overwrite=True)
-
-    async def body() -> None:
-        async with guard as staging:
-            kind.write(staging, "half")
-            gate.close()
-            raise LookupError
-
-    run(lambda: cancelled_at(gate, body))
-    assert not guard.committed
-    assert kind.read(destination) == "old"
+    assert guard.committed == commits
+    assert kind.read(destination) == ("new" if commits else "old")
     assert os.listdir(here) == ["destination"]
 
 
@@ -341,32 +305,22 @@ def test_a_start_that_is_cancelled_before_it_has_begun_never_begins(
     assert (here / "destination").read_text() == "new"
 
 
+@pytest.mark.filterwarnings("error")
+@each_kind
 @pytest.mark.parametrize("run", [LOOPS["trio"], LOOPS["anyio on trio"]], ids=["trio", "anyio"])
-def test_trio_does_not_begin_what_is_cancelled_already(here: Path, run: Run) -> None:
-    guard = atomik.file(here / "destination")
-
-    async def main() -> None:
+def test_trio_does_not_begin_what_is_cancelled_already_and_warns_of_nothing(
+    here: Path, kind: Kind, run: Run
+) -> None:
+    async def enter(guard: AnyGuard) -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
             async with guard:
                 pytest.fail("the body ran")
 
-    run(main)
-    with guard:
-        pass
+    guard = kind.open(here / "destination")
+    run(lambda: enter(guard))
+    with guard as staging:
+        kind.write(staging, "new")
     assert guard.committed
-
-
-@pytest.mark.filterwarnings("error")
-@each_kind
-def test_a_guard_whose_task_was_cancelled_too_early_is_not_warned_of(
-    here: Path, kind: Kind
-) -> None:
-    async def main() -> None:
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            async with kind.open(here / "destination"):
-                pytest.fail("the body ran")
-
-    under_trio(main)
+    run(lambda: enter(kind.open(here / "other")))
     gc.collect()
