@@ -290,7 +290,8 @@ impl Draft {
         // FUSE keeps the name of what is open, and the slot with it.
         self.opened = None;
         let Staging::InSlot(slot) = mem::replace(&mut self.staging, Staging::Ended) else { return Ok(()) };
-        slot.give_back(self.destination.slots(), checkpoint).map_err(|error| self.destination.failed(operation, error))
+        let given_back = slot.give_back(self.destination.slots(), checkpoint).map(drop);
+        given_back.map_err(|error| self.destination.failed(operation, error))
     }
 
     /// Refuses what only the process may do in which the draft was opened.

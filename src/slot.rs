@@ -49,8 +49,8 @@ pub(crate) use linked::Linked;
 pub(crate) use lock::{PublishLock, remove_orphan_lock};
 pub(crate) use mark::{complete, mark};
 pub(crate) use name::{Kind, is_ours, is_reserved, parse, scratch};
+use observe::is_empty;
 pub(crate) use observe::{is_change, list};
-use observe::{is_empty, is_named};
 use orphans::remove_others;
 pub(crate) use orphans::{complete_backups, remove_displaced, remove_orphans};
 pub(crate) use patience::Patience;
@@ -171,12 +171,13 @@ impl Slot {
     }
 
     /// Removes the slot with everything in it, and then the orphans of this destination. An error leaves an orphan.
-    pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<()> {
+    /// Answers the descriptor of a slot that is gone, which may be closed together with others.
+    pub(crate) fn give_back(self, beside: Beside, checkpoint: Checkpoint) -> io::Result<Option<OwnedFd>> {
         let place = self.path();
         let Self { room, name, fd, lock_taken } = self;
         let (in_room, room) = (room.is_some(), room.as_ref().map(|(_, room)| room.as_fd()));
         let removed = remove_slot(beside, room.unwrap_or(beside.dir), &name, fd.as_fd(), lock_taken, checkpoint);
-        drop(fd);
+        let fd = Some(fd).filter(|_| matches!(removed, Ok(Contents::Removed)));
         let again = match removed {
             Ok(Contents::Removed) => Ok(false),
             Ok(Contents::Pinned(version)) => is_unpinned(&version),
@@ -188,7 +189,7 @@ impl Slot {
             if again { reclaim(beside, room, &name, checkpoint)?.into_result(beside, &place) } else { Ok(()) }
         });
         let others = remove_others(beside, in_room, checkpoint);
-        removed.and(others).and(if lock_taken { Ok(()) } else { remove_orphan_lock(beside) })
+        removed.and(others).and(if lock_taken { Ok(()) } else { remove_orphan_lock(beside) }).map(|()| fd)
     }
 }
 
@@ -197,7 +198,7 @@ impl Slot {
 fn make_and_lock(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::Result<Made> {
     let at = room.unwrap_or(beside.dir);
     // Without a free descriptor the slot could be made, but neither locked nor removed. So that is tried first.
-    drop(sys::duplicate(at, 3)?);
+    sys::has_descriptor_left()?;
     match sys::mkdir(at, name, beside.mode()?) {
         Ok(true) => {}
         Ok(false) => {
@@ -216,7 +217,7 @@ fn make_and_lock(beside: Beside, room: Option<BorrowedFd>, name: &OsStr) -> io::
             Lock::Unsupported => return Ok(Made::Unlockable),
         }
         let stat = sys::stat_fd(fd.as_fd())?;
-        if !is_named(at, name, &stat)? || !is_empty(fd.as_fd())? {
+        if !beside.still_names(at, name, &stat)? || !is_empty(fd.as_fd())? {
             return Ok(Made::StartOver);
         }
         let (_, ours) = beside.claim(fd.as_fd(), stat)?;

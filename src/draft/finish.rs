@@ -1,7 +1,7 @@
 //! The end of a commit: what is published becomes durable, and what it has displaced is removed.
 
 use std::mem;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Draft, Opened, Ready, Staging};
@@ -82,15 +82,13 @@ impl Draft {
         };
         let cleaned = cleaned.and_then(|()| if self.base.is_some() { self.destination.remove_lock() } else { Ok(()) });
         let left = cleaned.err().map(|error| self.destination.failed("cleaning up", error).after_publish());
-        if let (Some(file), Some(destination)) = (file, Arc::get_mut(&mut self.destination)) {
-            destination.close_with(file.into(), other.flatten());
-        }
+        self.close(file.map(Into::into), other.flatten());
         left
     }
 
     /// Gives the slot back with the displaced version in it.
     fn clean_up_slot(
-        &self,
+        &mut self,
         mut slot: Slot,
         new: Option<Opened>,
         published: &Published,
@@ -108,9 +106,21 @@ impl Draft {
         // Only an exchange leaves something that takes long.
         let in_background = self.settings.cleanup == Cleanup::Background && lock_gone;
         let slot = if in_background { give_back_later(slot, destination) } else { Some(slot) };
-        let left = slot.and_then(|slot| slot.give_back(destination.slots(), checkpoint).err());
-        let left = left.map(|error| failed("cleaning up", error));
-        left.or(lock_left.map(|error| failed("removing the lock", error)))
+        let given_back = slot.map_or(Ok(None), |slot| slot.give_back(destination.slots(), checkpoint));
+        let (fd, left) = match given_back {
+            Ok(fd) => (fd, None),
+            Err(error) => (None, Some(failed("cleaning up", error))),
+        };
+        let left = left.or(lock_left.map(|error| failed("removing the lock", error)));
+        self.close(fd, None);
+        left
+    }
+
+    /// Closes what this commit has open last, together with the parent.
+    fn close(&mut self, fd: Option<OwnedFd>, other: Option<OwnedFd>) {
+        if let (Some(fd), Some(destination)) = (fd, Arc::get_mut(&mut self.destination)) {
+            destination.close_with(fd, other);
+        }
     }
 }
 

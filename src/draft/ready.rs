@@ -11,7 +11,7 @@ use super::{Body, Draft, Opened, Ready};
 use crate::destination::{Check, Destination, Kind};
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::metadata::{self, Given, Shown};
-use crate::options::{Settings, Siblings};
+use crate::options::{Durability, Settings, Siblings};
 use crate::path::listed;
 use crate::slot;
 use crate::sys::{self, Stat, errno};
@@ -58,6 +58,17 @@ impl Draft {
     pub(super) fn examine(&self, destination: &Destination, started: Option<Opened>) -> Result<Ready> {
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
+        if self.is_only_moved() {
+            let now = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing_made())?;
+            match now.kind() {
+                // Moving a folder to another parent needs the permission to write to it.
+                libc::S_IFDIR if now.mode & 0o700 == 0o700 => return Ok(Ready::new(Kind::Folder, None, Some(now))),
+                libc::S_IFREG | libc::S_IFLNK if !destination.folder_only => {
+                    return Ok(Ready::new(Kind::File, None, Some(now)));
+                }
+                _ => {}
+            }
+        }
         let (mut stat, mut given) = (None, Given::default());
         if let Some(started) = started.filter(|started| started.given.shown.is_some()) {
             let now = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing_made())?;
@@ -88,6 +99,12 @@ impl Draft {
         }
         let opened = opened.map(|fd| Opened { file: fd.into(), given, born: None });
         Ok(Ready::new(kind, opened, stat))
+    }
+
+    /// Is nothing done with the new version but to move it? Then it need not be opened.
+    fn is_only_moved(&self) -> bool {
+        let Settings { overwrite, permissions, durability, .. } = &self.settings;
+        !overwrite && permissions.is_none() && *durability == Durability::NoSync
     }
 
     /// Opens the file that a tool has made; a symlink, which cannot be opened, is durable with its folder.

@@ -81,28 +81,35 @@ fn lock_once(beside: Beside, name: &OsString) -> io::Result<Option<OwnedFd>> {
         }
         other => other?,
     };
-    let stat = match sys::stat_fd(fd.as_fd()) {
-        // FUSE answers this for an open file that was removed.
-        Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => return Ok(None),
-        other => other?,
-    };
     let foreign = || io::Error::from_raw_os_error(libc::EACCES);
+    let describe = || match sys::stat_fd(fd.as_fd()) {
+        // FUSE answers this for an open file that was removed.
+        Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => Ok(None),
+        other => other.map(Some),
+    };
+    let lock = sys::lock(fd.as_fd(), false)?;
+    let Some(mut stat) = describe()? else { return Ok(None) };
     if !beside.owns(&stat) {
         // Root can open another user's lock. It is not waited for: a user must not make root wait.
         return Err(foreign());
     }
-    // Nor is a lock waited for that other users can open, by another name or by its permissions.
-    let ours_alone = stat.links <= 1 && (stat.permissions() | 0o700 == 0o700 || beside.makes_up_modes());
-    match sys::lock(fd.as_fd(), ours_alone)? {
+    match lock {
         Lock::Held => {}
-        Lock::Taken => return Err(foreign()),
+        Lock::Taken => {
+            // Nor is a lock waited for that other users can open, by another name or by its permissions.
+            let ours_alone = stat.links <= 1 && (stat.permissions() | 0o700 == 0o700 || beside.makes_up_modes());
+            if !ours_alone || sys::lock(fd.as_fd(), true)? != Lock::Held {
+                return Err(foreign());
+            }
+            let Some(now) = describe()? else { return Ok(None) };
+            stat = now;
+        }
         Lock::Unsupported => {
             sys::unlink(dir, name)?;
             return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
         }
     }
-    let named = sys::stat(dir, name)?;
-    Ok(named.is_some_and(|named| named.same(&stat)).then_some(fd))
+    Ok(beside.still_names(dir, name, &stat)?.then_some(fd))
 }
 
 impl PublishLock<'_> {

@@ -4,6 +4,8 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::beside::Beside;
+use crate::sys::filesystems::{BTRFS, EXT4, OVERLAY, TMPFS, XFS};
 use crate::sys::{self, Stat, errno};
 
 /// Is this the error of a call on a name that another process has removed or used again meanwhile?
@@ -30,6 +32,18 @@ pub(super) fn is_no_slot(error: &io::Error) -> bool {
 /// Does the name still lead to this inode?
 pub(super) fn is_named(dir: BorrowedFd, name: &OsStr, stat: &Stat) -> io::Result<bool> {
     Ok(sys::stat(dir, name)?.is_some_and(|named| named.same(stat)))
+}
+
+/// Filesystems that are known to count the links of what is removed down to 0, a folder's too.
+const COUNTS_LINKS: [u64; 5] = [EXT4, XFS, BTRFS, TMPFS, OVERLAY];
+
+impl Beside<'_> {
+    /// Does the name of a slot or a lock still lead to what was opened by it, and was then locked and described? Nothing
+    /// gives a slot or a lock another name, so it has its name until it is removed.
+    pub(super) fn still_names(&self, dir: BorrowedFd, name: &OsStr, stat: &Stat) -> io::Result<bool> {
+        let tells = (stat.links <= 1 || stat.is_folder()) && COUNTS_LINKS.contains(&self.filesystem());
+        if tells { Ok(stat.links > 0) } else { is_named(dir, name, stat) }
+    }
 }
 
 /// Describes an open file or folder; `None` if it was removed meanwhile, for which FUSE has errors of its own.

@@ -128,6 +128,17 @@ pub(crate) fn duplicate_number(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(copy) })
 }
 
+/// Fails if there is no descriptor left for this process. `openat(2)` takes one before it looks at its arguments, and then
+/// says `EBADF` of the number of the folder.
+pub(crate) fn has_descriptor_left() -> io::Result<()> {
+    // SAFETY: the name is NUL-terminated. Nothing has the number -1, so nothing is opened.
+    let call = || check(unsafe { libc::openat(-1, c".".as_ptr(), libc::O_PATH | libc::O_CLOEXEC) }.into());
+    match retry("openat", call) {
+        Err(error) if errno(&error) == libc::EBADF => Ok(()),
+        other => other.map(drop),
+    }
+}
+
 /// How many descriptors this process may have (`getrlimit(2)`); the kernel's default if that cannot be asked.
 pub(crate) fn descriptor_limit() -> libc::rlim_t {
     let mut limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };

@@ -18,8 +18,8 @@ BUDGET = {
     "`write_bytes`, replacing": 16,
     "`file`, new": 14,
     "`file`, replacing": 20,
-    "`folder`, new": 25,
-    "`folder`, replacing": 38,
+    "`folder`, new": 21,
+    "`folder`, replacing": 34,
 }
 """Of the operations in the page's table; `removing` is what the old folder itself needs, and extra."""
 

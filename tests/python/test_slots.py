@@ -44,6 +44,21 @@ def _kill(program: "subprocess.Popen[str]") -> None:
         program.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.parametrize("fs", ["ext4", "xfs", "btrfs", "tmpfs", "overlay"], indirect=True)
+def test_what_is_removed_has_no_links(fs: Filesystem) -> None:
+    """By this a writer sees that its slot, or its publish lock, was removed before it was locked."""
+    folder, file = fs.here / "folder", fs.here / "file"
+    folder.mkdir()
+    file.touch()
+    with ExitStack() as undo:
+        opened = [os.open(path, os.O_RDONLY) for path in (folder, file)]
+        for fd in opened:
+            undo.callback(os.close, fd)
+        folder.rmdir()
+        file.unlink()
+        assert [os.fstat(fd).st_nlink for fd in opened] == [0, 0]
+
+
 @on_ext4_and_tmpfs
 @pytest.mark.parametrize("order", ["first in, last out", "first in, first out"])
 def test_what_a_killed_reader_has_pinned_goes_with_the_next_writer(
