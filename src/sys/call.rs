@@ -18,7 +18,7 @@ pub(super) fn once<T>(name: &'static str, call: impl FnOnce() -> nix::Result<T>)
 /// Pauses in a loop that waits for another process. Under the explorer of interleavings another process takes a step.
 pub(crate) fn sleep(time: std::time::Duration) {
     #[cfg(test)]
-    if crate::explore::sleeping() {
+    if crate::explore::sleeping() || crate::faults::is_running() {
         return;
     }
     std::thread::sleep(time);
