@@ -72,15 +72,13 @@ static KNOWN: Mutex<Table> = Mutex::new(Table { entries: Vec::new(), watch: None
 
 /// The table, unless another thread has it: a child of fork(2) could inherit the lock locked.
 fn table() -> Option<MutexGuard<'static, Table>> {
-    // The explorer of interleavings repeats each run. There the tests that run beside it must not make a difference.
+    // Tests repeat a run call by call. There the tests that run beside them must not make a difference.
     #[cfg(test)]
-    if crate::explore::is_running() {
-        return (0..100_000).find_map(|_| {
-            KNOWN.try_lock().ok().or_else(|| {
-                std::thread::yield_now();
-                None
-            })
-        });
+    for _ in 0..100_000 {
+        if let Ok(table) = KNOWN.try_lock() {
+            return Some(table);
+        }
+        std::thread::yield_now();
     }
     KNOWN.try_lock().ok()
 }
