@@ -184,7 +184,12 @@ pub(super) fn remove_slot(
             return Ok(pinned);
         }
     }
-    let full = |error: &io::Error| matches!(errno(error), libc::ENOTEMPTY | libc::EEXIST);
+    let full = |error: &io::Error| match errno(error) {
+        libc::ENOTEMPTY | libc::EEXIST => true,
+        // rclone 1.60 says so while it uploads a file that was in the folder: it is there where rclone keeps the files.
+        libc::EIO => beside.domain().is_some(),
+        _ => false,
+    };
     let mut pauses = 0;
     loop {
         match sys::rmdir(at, name) {

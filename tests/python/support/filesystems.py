@@ -41,7 +41,7 @@ class _Image:
 _IMAGES: Final = {
     "ext4": _Image("ext4", 96 << 20, ("-F",)),
     "xfs": _Image("xfs", 320 << 20),
-    "btrfs": _Image("btrfs", 640 << 20),
+    "btrfs": _Image("btrfs", 2 << 30),
     "ext2": _Image("ext2", 64 << 20, ("-F",)),
     "ext3": _Image("ext3", 64 << 20, ("-F",)),
     "ext4 without a journal": _Image("ext4", 64 << 20, ("-F", "-O", "^has_journal")),
