@@ -179,30 +179,28 @@ pub(super) fn remove_slot(
     has_contents: bool,
     checkpoint: Checkpoint,
 ) -> io::Result<Contents> {
-    if has_contents {
-        if let pinned @ Contents::Pinned(_) = remove_contents(beside, slot, checkpoint)? {
-            return Ok(pinned);
-        }
-    }
     let full = |error: &io::Error| match errno(error) {
         libc::ENOTEMPTY | libc::EEXIST => true,
-        // rclone 1.60 says so while it uploads a file that was in the folder: it is there where rclone keeps the files.
+        // rclone 1.60 says so of a file that it uploads, and of the folder that the file was in.
         libc::EIO => beside.domain().is_some(),
         _ => false,
     };
     let mut pauses = 0;
     loop {
-        match sys::rmdir(at, name) {
+        let emptied =
+            if has_contents || pauses > 0 { remove_contents(beside, slot, checkpoint) } else { Ok(Contents::Removed) };
+        let removed = match emptied {
+            Ok(Contents::Removed) => sys::rmdir(at, name).map(|()| Contents::Removed),
+            other => other,
+        };
+        match removed {
             Err(error) if full(&error) && pauses < MAX_PAUSES => {}
-            other => return other.map(|()| Contents::Removed),
+            other => return other,
         }
         if pauses > 0 {
             sys::sleep(Duration::from_millis(1 << (pauses / PAUSES_PER_DOUBLING)));
         }
         pauses += 1;
-        if let pinned @ Contents::Pinned(_) = remove_contents(beside, slot, checkpoint)? {
-            return Ok(pinned);
-        }
     }
 }
 
