@@ -31,7 +31,7 @@ pub(crate) struct Destination {
     tmp_dir: Option<OwnedFd>,
     /// The facts that are known of the folder for staging.
     known: Known,
-    /// False if `parent` was opened without the permission to read it, and so cannot be synced by itself.
+    /// False if `parent` or `tmp_dir` was opened without the permission to read it, and so cannot be synced by itself.
     parent_syncs: bool,
     /// Only a folder may be published (the path ends with a slash).
     pub(crate) folder_only: bool,
@@ -65,7 +65,7 @@ impl Destination {
             destination.check_move(old)?;
         }
         match &settings.tmp_dir {
-            Some(folder) => Ok((destination.staged_in(folder)?, old)),
+            Some(folder) => Ok((destination.staged_in(folder, settings.durability)?, old)),
             None => Ok((destination, old)),
         }
     }
@@ -92,9 +92,12 @@ impl Destination {
         self.known.on_the_same_mount()
     }
 
-    fn staged_in(mut self, folder: &Path) -> Result<Self> {
+    fn staged_in(mut self, folder: &Path, durability: Durability) -> Result<Self> {
         let failed = |error| Error::new("opening tmp_dir", folder, error);
-        let (tmp_dir, _) = sys::open_parent(sys::CWD, folder.as_os_str(), true).map_err(failed)?;
+        let (tmp_dir, syncs) = sys::open_parent(sys::CWD, folder.as_os_str(), true).map_err(failed)?;
+        if durability == Durability::Full && !syncs && !Mount::at(tmp_dir.as_fd()).syncfs_works() {
+            return Err(Error::errno("opening tmp_dir", folder, libc::EACCES).hint(Hint::UnreadableParent));
+        }
         let (here, there) = (self.stat_parent()?, sys::stat_fd(tmp_dir.as_fd()).map_err(failed)?);
         let mounts = (sys::mount_id(self.parent()), sys::mount_id(tmp_dir.as_fd()));
         if here.dev != there.dev || mounts.0.map_err(failed)? != mounts.1.map_err(failed)? {
@@ -108,6 +111,7 @@ impl Destination {
         // If tmp_dir is the parent itself, by whatever path, a second descriptor would only be synced a second time.
         if !here.same(&there) {
             self.tmp_dir = Some(tmp_dir);
+            self.parent_syncs &= syncs;
             self.known.folder = there.into();
         }
         Ok(self)
@@ -295,8 +299,9 @@ impl Destination {
 
     /// Makes the publish durable: syncs the parent, and the folder for staging if it is another.
     pub(crate) fn sync_parents(&self, staged: BorrowedFd) -> Result<()> {
-        let synced = if self.parent_syncs { sys::fsync(self.parent()) } else { sys::syncfs(staged) };
-        let synced = synced.and_then(|()| self.tmp_dir.as_ref().map_or(Ok(()), |folder| sys::fsync(folder.as_fd())));
+        let tmp_dir = || self.tmp_dir.as_ref().map_or(Ok(()), |folder| sys::fsync(folder.as_fd()));
+        let synced =
+            if self.parent_syncs { sys::fsync(self.parent()).and_then(|()| tmp_dir()) } else { sys::syncfs(staged) };
         synced.map_err(|error| {
             self.failed("syncing the parent folder", error)
                 .kind_is(ErrorKind::Durability)

@@ -309,13 +309,14 @@ mod tests {
     }
 
     /// FUSE keeps the names of files that are still open, and says of what is there that it is gone. rclone answers `EIO` of a
-    /// folder while it uploads a file that was in it.
+    /// file that it uploads, and of the folder that the file was in.
     #[test]
     fn slots_that_are_full_or_gone_for_a_moment_are_removed() {
         let scene = |domain, faults: &[Fault]| {
             let home = Home::new();
             home.known.domain.set(domain).unwrap();
             let slot = home.take();
+            std::fs::write(home.folder.path().join(slot.path()).join("file"), "").unwrap();
             // A killed writer leaves its slot in the room.
             drop(home.take());
             let (given_back, calls) = inject(faults, || slot.give_back(home.beside(), &mut checkpoint::go_on));
@@ -325,13 +326,14 @@ mod tests {
         };
         for (domain, odd) in [(None, false), (Some(1), true)] {
             let (_, calls) = scene(domain, &[]);
-            let removals: Vec<_> = (0..calls.len()).filter(|number| calls[*number].name == "rmdir").collect();
-            let [own, _full_room, orphan, _empty_room] = removals[..] else { panic!("{calls:?}") };
-            for number in [own, orphan] {
-                for (errno, expected) in [(Errno::ENOTEMPTY, true), (Errno::ENOENT, true), (Errno::EIO, odd)] {
-                    let (gone, _) = scene(domain, &[Fault::At(number, errno)]);
-                    assert_eq!(gone, expected, "{errno} of rmdir, domain {domain:?}");
-                }
+            let made = |name: &str| (0..calls.len()).filter(|number| calls[*number].name == name).collect::<Vec<_>>();
+            let [_full, own, _full_room, orphan, _empty_room] = made("rmdir")[..] else { panic!("{calls:?}") };
+            let [file] = made("unlinkat")[..] else { panic!("{calls:?}") };
+            let cases = [own, orphan].map(|number| [(number, Errno::ENOTEMPTY, true), (number, Errno::ENOENT, true)]);
+            let refused = [own, orphan, file].map(|number| (number, Errno::EIO, odd));
+            for (number, errno, expected) in cases.into_iter().flatten().chain(refused) {
+                let (gone, _) = scene(domain, &[Fault::At(number, errno)]);
+                assert_eq!(gone, expected, "{errno} of {} {number}, domain {domain:?}", calls[number].name);
             }
         }
     }

@@ -103,3 +103,22 @@ fn a_long_sync_can_be_stopped_until_the_publish() {
         assert!(stopped > 3, "{mount:?}: looked {stopped} times");
     }
 }
+
+#[test]
+fn a_tmp_dir_that_cannot_be_read_is_synced_with_its_filesystem() {
+    let (here, apart) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let options = crate::File::options().tmp_dir(apart.path());
+    let publish = |name: &str, faults: &[Fault]| {
+        let run = || inject(faults, || options.write(here.path().join(name), "new"));
+        let (result, calls) = Pretended::mount(Mount::TWO_FLUSHES).run(run);
+        result.unwrap().unwrap();
+        calls.iter().map(|call| call.name).collect::<Vec<_>>()
+    };
+    let syncs = |calls: &[&'static str]| calls.iter().copied().filter(|name| name.contains("sync")).collect::<Vec<_>>();
+    let calls = publish("one", &[]);
+    assert_eq!(syncs(&calls), ["fsync"; 3]);
+    // The first one opens the parent.
+    let opens_tmp_dir = calls.iter().enumerate().filter(|(_, name)| **name == "openat").nth(1).unwrap().0;
+    let denied = [Fault::At(opens_tmp_dir, Errno::EACCES)];
+    assert_eq!(syncs(&publish("other", &denied)), ["fsync", "syncfs"]);
+}
