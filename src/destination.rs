@@ -195,7 +195,9 @@ impl Destination {
     }
 
     fn stat_parent(&self) -> Result<Stat> {
-        sys::stat_fd(self.parent()).map_err(|error| self.failed("looking at the parent folder", error))
+        self.patiently(|| {
+            sys::stat_fd(self.parent()).map_err(|error| self.failed("looking at the parent folder", error))
+        })
     }
 
     /// Refuses a destination that a version of this kind must not replace; answers with the version that is there.
@@ -243,8 +245,12 @@ impl Destination {
         // its owner can add.
         match old {
             Some(old) if old.is_folder() && old.uid != self.known.user.id() => {
-                sys::may_write(self.parent(), &self.name)
-                    .map_err(|error| self.failed("checking the destination", error).hint(Hint::UnwritableFolder))
+                match sys::may_write(self.parent(), &self.name) {
+                    // It is replaced just now.
+                    Err(error) if slot::is_change(&error) => Ok(()),
+                    Err(error) => Err(self.failed("checking the destination", error).hint(Hint::UnwritableFolder)),
+                    Ok(()) => Ok(()),
+                }
             }
             _ => Ok(()),
         }
@@ -319,6 +325,18 @@ impl Destination {
             return error.hint(Hint::NothingNew(attribute.into()));
         }
         if denied { error.hint(Hint::UnwritableStaging) } else { error }
+    }
+
+    /// Repeats a step that a FUSE or network filesystem answers oddly: bindfs says `ENOENT` of what is there, and even of
+    /// what is open, while other processes work in the same folder.
+    pub(crate) fn patiently<T>(&self, mut step: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut patience = slot::Patience::default();
+        loop {
+            match step() {
+                Err(error) if patience.again(self.slots(), error.io()) => {}
+                other => return other,
+            }
+        }
     }
 
     /// An error of the system about this destination.

@@ -102,10 +102,12 @@ pub(crate) struct Pretended {
     /// Is it remembered what mounts can do? In tests every trial is made each time, unless a test says otherwise: so a run
     /// makes the same calls whatever ran before it.
     pub(crate) remembers: bool,
+    /// The lock domain of every folder, as on a FUSE or network filesystem.
+    pub(crate) domain: Option<u64>,
 }
 
 impl Pretended {
-    pub(crate) const NOTHING: Self = Self { mount: None, dirty: None, remembers: false };
+    pub(crate) const NOTHING: Self = Self { mount: None, dirty: None, remembers: false, domain: None };
 
     pub(crate) fn mount(mount: Mount) -> Self {
         Self { mount: Some(mount), ..Self::NOTHING }

@@ -128,7 +128,7 @@ fn stage(draft: &mut Draft, checkpoint: Checkpoint) -> Result<()> {
         None => open_in_slot(draft)?,
     };
     let destination = &draft.destination;
-    let born = sys::stat_fd(fd.as_fd()).map_err(|error| destination.unstaged(error))?;
+    let born = destination.patiently(|| sys::stat_fd(fd.as_fd()).map_err(|error| destination.unstaged(error)))?;
     if matches!(draft.staging, Staging::Unnamed) && !destination.elsewhere() {
         destination.learn_from(&born);
     }
@@ -151,8 +151,12 @@ fn open_unnamed(draft: &Draft) -> Result<Option<OwnedFd>> {
     if destination.elsewhere() {
         return Ok(None);
     }
-    let unnamed = sys::tmpfile(destination.staging()).map_err(|error| destination.unstaged(error))?;
+    let unnamed = destination.patiently(|| tmpfile(destination, destination.staging()))?;
     Ok(unnamed.filter(|file| trial::may_link(file.as_fd(), destination.staging())))
+}
+
+fn tmpfile(destination: &Destination, folder: BorrowedFd) -> Result<Option<OwnedFd>> {
+    sys::tmpfile(folder).map_err(|error| destination.unstaged(error))
 }
 
 /// Opens a file in a slot. In `tmp_dir` the slot serves to inherit from, and the file itself needs no name, if it can do
@@ -162,14 +166,14 @@ fn open_in_slot(draft: &mut Draft) -> Result<OwnedFd> {
     let (destination, slot) = (&draft.destination, draft.slot());
     let starts = draft.settings.start != Start::Empty || draft.backup.is_some();
     if !draft.settings.overwrite || draft.old.is_none() && starts {
-        trial::patiently(destination, || trial::try_to_move_a_file(destination, slot))?;
+        destination.patiently(|| trial::try_to_move_a_file(destination, slot))?;
     }
     if draft.backup.is_some() {
-        trial::patiently(destination, || trial::try_to_mark(destination, slot))?;
+        destination.patiently(|| trial::try_to_mark(destination, slot))?;
     }
     metadata::inherit(destination, slot)?;
     let failed = |error| destination.unstaged(error);
-    let unnamed = if destination.elsewhere() { sys::tmpfile(slot).map_err(failed)? } else { None };
+    let unnamed = if destination.elsewhere() { destination.patiently(|| tmpfile(destination, slot))? } else { None };
     if let Some(fd) = unnamed {
         // The slot has served; the end of the commit names what resists.
         drop(draft.discard(&mut checkpoint::go_on));
@@ -177,7 +181,7 @@ fn open_in_slot(draft: &mut Draft) -> Result<OwnedFd> {
         return Ok(fd);
     }
     let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    trial::patiently(destination, || sys::openat(slot, &destination.name, flags, 0o666).map_err(failed))
+    destination.patiently(|| sys::openat(slot, &destination.name, flags, 0o666).map_err(failed))
 }
 
 /// Copies the version that the body starts from. On NFS a version that another client replaces meanwhile cannot be read

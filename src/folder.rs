@@ -11,7 +11,7 @@ use crate::base::Base;
 use crate::checkpoint::{self, Checkpoint};
 use crate::clone;
 use crate::committed::Committed;
-use crate::destination::Kind;
+use crate::destination::{Destination, Kind};
 use crate::draft::{Body, Draft};
 use crate::error::{Error, ErrorKind, Hint, Result};
 use crate::file::open_present;
@@ -58,8 +58,7 @@ fn stage(draft: &mut Draft, checkpoint: Checkpoint) -> Result<()> {
         return metadata::hand_on_flags(destination, settings, slot, old);
     }
     if settings.preserve && old.is_some_and(|old| old.is_folder()) {
-        let folder =
-            sys::open_folder(slot, &destination.name).map_err(|error| destination.failed("creating staging", error))?;
+        let folder = open_staging(destination, slot)?;
         let given = metadata::begin(destination, settings, folder.as_fd(), (old, None), None, Work::ByName)?;
         draft.hold(folder, given, None);
     }
@@ -69,12 +68,15 @@ fn stage(draft: &mut Draft, checkpoint: Checkpoint) -> Result<()> {
 /// Opens the staging folder, if it is not open already.
 fn hold_folder(draft: &mut Draft) -> Result<()> {
     if !draft.is_open() {
-        let (destination, slot) = (&draft.destination, draft.slot());
-        let failed = |error| destination.failed("creating staging", error);
-        let folder = trial::patiently(destination, || sys::open_folder(slot, &destination.name).map_err(failed))?;
+        let folder = open_staging(&draft.destination, draft.slot())?;
         draft.hold(folder, Given::default(), None);
     }
     Ok(())
+}
+
+fn open_staging(destination: &Destination, slot: BorrowedFd) -> Result<OwnedFd> {
+    let failed = |error| destination.failed("creating staging", error);
+    destination.patiently(|| sys::open_folder(slot, &destination.name).map_err(failed))
 }
 
 /// A copy of the present version, and its original.

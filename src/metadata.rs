@@ -102,13 +102,14 @@ pub(crate) fn begin(
     };
     let failed = |error| destination.failed("setting the new version's metadata", error);
     let present = present.map(|open| Metadata::of_open(destination, open, old, fd));
-    let (mut metadata, held) = match present {
+    let (metadata, held) = match present {
         Some(Ok(metadata)) => (metadata, None),
         Some(Err(error)) if !slot::is_change(&error) => return Err(failed(error)),
         // The old version is not open, or a network filesystem cannot read it any more, since it was replaced.
         _ => Metadata::of(destination, &destination.name, old, fd)?,
     };
-    let mut give = || {
+    let give = || {
+        let mut metadata = metadata.clone();
         if metadata.flags != 0 {
             flags::give(fd, metadata.flags)?;
         }
@@ -130,7 +131,7 @@ pub(crate) fn begin(
         let later = (now != mode).then_some(mode);
         Ok(Given { from: Some(old), held: None, shown, later })
     };
-    let given = give().map_err(failed)?;
+    let given = destination.patiently(|| give().map_err(failed))?;
     // FUSE and NFS keep a name of a replaced file for as long as it is open.
     Ok(Given { held: held.filter(|_| destination.slots().domain().is_none()), ..given })
 }
@@ -182,7 +183,7 @@ pub(crate) fn settle(
         return Ok(None);
     }
     let failed = |error| destination.failed("setting the new version's metadata", error);
-    let staged = staged.map_or_else(|| sys::stat_fd(fd), Ok).map_err(failed)?;
+    let staged = destination.patiently(|| staged.map_or_else(|| sys::stat_fd(fd), Ok).map_err(failed))?;
     let untouched = |shown: &Shown| shown.stat.permissions() == staged.permissions();
     let (mut wanted, mut changed) = (given.later.filter(|_| given.shown.as_ref().is_some_and(untouched)), false);
     if let (false, Some(old)) = (unchanged, old) {
@@ -191,7 +192,8 @@ pub(crate) fn settle(
             None => fresh().map_err(failed)?,
         };
         let (now, _held) = Metadata::of(destination, &destination.name, old, fd)?;
-        if let Some(gave) = merge(destination, now, fd, &staged, &shown).map_err(failed)? {
+        let merged = destination.patiently(|| merge(destination, now.clone(), fd, &staged, &shown).map_err(failed))?;
+        if let Some(gave) = merged {
             (wanted, changed) = (Some(without_set_ids(gave.mode, &old)), gave.changed);
         }
     }
@@ -200,7 +202,7 @@ pub(crate) fn settle(
     let (now, later) =
         if staged.is_folder() && mode & 0o700 != 0o700 { (mode | 0o700, Some(mode)) } else { (mode, None) };
     if changed || staged.permissions() != now {
-        sys::chmod(fd, now).map_err(failed)?;
+        destination.patiently(|| sys::chmod(fd, now).map_err(failed))?;
     }
     Ok(later)
 }

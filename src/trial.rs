@@ -18,18 +18,6 @@ use crate::slot::{self, Slot};
 use crate::sys::{self, EXCHANGE, NOREPLACE, Stat, errno};
 use crate::tree;
 
-/// Repeats a step in a slot that a FUSE or network filesystem answers oddly: bindfs says `ENOENT` of what is there while
-/// other processes work in the same folder.
-pub(crate) fn patiently<T>(destination: &Destination, mut step: impl FnMut() -> Result<T>) -> Result<T> {
-    let mut patience = slot::Patience::default();
-    loop {
-        match step() {
-            Err(error) if patience.again(destination.slots(), error.io()) => {}
-            other => return other,
-        }
-    }
-}
-
 /// Tries in an empty slot all that publishing from it will need. A folder's staging is there afterwards: the trial makes it.
 pub(crate) fn in_slot(
     destination: &Destination,
@@ -39,7 +27,7 @@ pub(crate) fn in_slot(
     settings: &Settings,
 ) -> Result<()> {
     let mut again = false;
-    patiently(destination, || {
+    destination.patiently(|| {
         if mem::replace(&mut again, true) {
             // What cannot be removed makes the trial fail again.
             drop(tree::remove_below(slot, &mut checkpoint::go_on));

@@ -44,12 +44,13 @@ impl Draft {
         let mut changed = Ok(());
         if let Some(Opened { file, .. }) = &ready.opened {
             if let (Some(time), Published::Exchanged(_)) = (ready.time, published) {
-                let kept = metadata::keep_time(file.as_fd(), time);
-                changed = kept.map_err(|error| failed("setting the new version's time", error));
+                let failed = |error| failed("setting the new version's time", error);
+                changed = self.destination.patiently(|| metadata::keep_time(file.as_fd(), time).map_err(failed));
             }
             if let Some(mode) = ready.later {
                 let operation = "setting the new version's mode";
-                changed = changed.and(sys::chmod(file.as_fd(), mode).map_err(|error| failed(operation, error)));
+                let set = || sys::chmod(file.as_fd(), mode).map_err(|error| failed(operation, error));
+                changed = changed.and(self.destination.patiently(set));
                 if changed.is_ok() && durability != Durability::NoSync {
                     let unsynced =
                         |error| failed(operation, error).kind_is(ErrorKind::Durability).hint(Hint::ModeMayGo);

@@ -59,7 +59,7 @@ impl Draft {
         let stop = |error| destination.failed("committing", error);
         let (slot, name) = (self.slot(), &destination.name);
         if self.is_only_moved() {
-            let now = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing_made())?;
+            let now = self.made(destination)?;
             match now.kind() {
                 // Moving a folder to another parent needs the permission to write to it.
                 libc::S_IFDIR if now.mode & 0o700 == 0o700 => return Ok(Ready::new(Kind::Folder, None, Some(now))),
@@ -71,7 +71,7 @@ impl Draft {
         }
         let (mut stat, mut given) = (None, Given::default());
         if let Some(started) = started.filter(|started| started.given.shown.is_some()) {
-            let now = sys::stat(slot, name).map_err(stop)?.ok_or_else(|| self.nothing_made())?;
+            let now = self.made(destination)?;
             // The body may have put something else in its place.
             if started.given.shown.as_ref().is_some_and(|shown| shown.stat.same(&now)) {
                 if now.is_folder() {
@@ -81,24 +81,30 @@ impl Draft {
             }
         }
         // A folder is opened for its sync anyway; what a tool made may be a symlink, or cannot be opened.
-        let (kind, opened) = match sys::open_folder(slot, name) {
-            Ok(folder) => {
-                if self.settings.overwrite {
-                    stat = Some(sys::stat_fd(folder.as_fd()).map_err(stop)?);
-                }
-                (Kind::Folder, Some(folder))
-            }
-            Err(error) if errno(&error) == libc::ENOENT => return Err(self.nothing_made()),
+        let (kind, opened) = destination.patiently(|| match sys::open_folder(slot, name) {
+            Ok(folder) => Ok((Kind::Folder, Some(folder))),
+            Err(error) if errno(&error) == libc::ENOENT => Err(self.nothing_made()),
             Err(error) if matches!(errno(&error), libc::ENOTDIR | libc::ELOOP) => {
-                (Kind::File, self.open_file(name).map_err(|error| stop(error).hint(Hint::Unpublishable))?)
+                let file = self.open_file(name).map_err(|error| stop(error).hint(Hint::Unpublishable))?;
+                Ok((Kind::File, file))
             }
-            Err(error) => return Err(stop(error)),
-        };
+            Err(error) => Err(stop(error)),
+        })?;
+        if let (Kind::Folder, Some(folder), true) = (kind, &opened, self.settings.overwrite) {
+            stat = Some(destination.patiently(|| sys::stat_fd(folder.as_fd()).map_err(stop))?);
+        }
         if kind == Kind::File && destination.folder_only {
             return Err(stop(io::Error::from_raw_os_error(libc::ENOTDIR)).hint(Hint::SlashButNoFolder));
         }
         let opened = opened.map(|fd| Opened { file: fd.into(), given, born: None });
         Ok(Ready::new(kind, opened, stat))
+    }
+
+    /// What the body has made for a destination.
+    fn made(&self, destination: &Destination) -> Result<Stat> {
+        let failed = |error| destination.failed("committing", error);
+        destination
+            .patiently(|| sys::stat(self.slot(), &destination.name).map_err(failed)?.ok_or_else(|| self.nothing_made()))
     }
 
     /// Is nothing done with the new version but to move it? Then it need not be opened.
@@ -113,6 +119,7 @@ impl Draft {
         match sys::stat(slot, name)?.map(|stat| stat.kind()) {
             Some(libc::S_IFLNK) => Ok(None),
             Some(libc::S_IFREG) => sys::open_to_sync(slot, name).map(Some),
+            None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
             _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         }
     }
@@ -125,15 +132,20 @@ impl Draft {
                 sys::mkdir(slot, &name, 0o777)?;
                 sys::open_folder(slot, &name)?
             } else {
-                let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+                let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW;
                 sys::openat(slot, &name, flags, 0o666)?
             };
             Shown::by(&self.destination, fd.as_fd())
         };
-        let shown = look();
-        let removed = if kind == Kind::Folder { sys::rmdir(slot, &name) } else { sys::unlink(slot, &name) };
-        let shown = shown?;
-        removed.map(|()| shown)
+        let mut patience = slot::Patience::default();
+        loop {
+            let shown = look();
+            let removed = if kind == Kind::Folder { sys::rmdir(slot, &name) } else { sys::unlink(slot, &name) };
+            match shown.and_then(|shown| removed.map(|()| shown)) {
+                Err(error) if patience.again(self.destination.slots(), &error) => {}
+                other => return other,
+            }
+        }
     }
 
     /// Lists what a tool has left beside its entry and is to be published; an error if nothing is to be left. In a

@@ -63,7 +63,7 @@ impl Home {
         let destination = Destination::known(first.path.clone(), first.name.clone(), parent, first.known_of_mount());
         let slot = Slot::take(destination.slots()).map_err(failed)?;
         let slot_fd = slot.fd.as_fd();
-        if let Err(error) = trial::patiently(&destination, || trial::try_to_move_a_file(&destination, slot_fd)) {
+        if let Err(error) = destination.patiently(|| trial::try_to_move_a_file(&destination, slot_fd)) {
             // It is empty; if it resists, the next writer removes it.
             drop(slot.give_back(destination.slots(), &mut checkpoint::go_on));
             return Err(error);

@@ -16,6 +16,7 @@ use crate::slot;
 use crate::sys::{self, Stat, errno};
 
 /// The attributes of a version.
+#[derive(Clone)]
 pub(crate) struct Metadata {
     pub(super) stat: Stat,
     pub(super) xattrs: Xattrs,
@@ -44,18 +45,18 @@ impl Metadata {
     ) -> Result<(Self, Option<OwnedFd>)> {
         let failed = |error| destination.failed("reading the old version's metadata", error);
         // Opening a file may cost a server much.
-        if destination.slots().domain().is_some() {
-            if let Some(metadata) = Self::by_path(destination, name, stat, staged).map_err(failed)? {
-                return Ok((metadata, None));
-            }
-        }
+        let unopened = || match destination.slots().domain() {
+            Some(_) => Self::by_path(destination, name, stat, staged),
+            None => Ok(None),
+        };
+        let open = || {
+            let fd = sys::open_any(destination.parent(), name)?;
+            Self::of_open(destination, fd.as_fd(), stat, staged).map(|metadata| (metadata, Some(fd)))
+        };
         let mut patience = slot::Patience::default();
         loop {
-            let error = match sys::open_any(destination.parent(), name) {
-                Ok(fd) => match Self::of_open(destination, fd.as_fd(), stat, staged) {
-                    Ok(metadata) => return Ok((metadata, Some(fd))),
-                    Err(error) => error,
-                },
+            let error = match unopened().and_then(|read| read.map_or_else(open, |metadata| Ok((metadata, None)))) {
+                Ok(read) => return Ok(read),
                 Err(error) => error,
             };
             match errno(&error) {
@@ -95,10 +96,7 @@ impl Metadata {
         path.push("/");
         path.push(name);
         let path = sys::cstring(&path)?;
-        let names = match listed(destination, sys::list_xattrs(&path), staged) {
-            Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => Vec::new(),
-            other => other?,
-        };
+        let names = listed(destination, sys::list_xattrs(&path), staged)?;
         let mut xattrs = Vec::new();
         for name in names.into_iter().filter(|name| is_kept(name)) {
             if let Some(value) = sys::get_xattr(&path, &name)? {

@@ -76,7 +76,7 @@ impl Swap<'_> {
     /// has vanished.
     fn make(&mut self) -> Result<bool> {
         let destination = self.destination;
-        let vanished = |error: &io::Error| errno(error) == libc::ENOENT;
+        let vanished = |error: &io::Error| matches!(errno(error), libc::ENOENT | libc::ESTALE);
         let answer = |swapped: io::Result<()>| match swapped {
             Err(error) if vanished(&error) => Ok(false),
             other => other.map(|()| true).map_err(|error| failed(destination, error)),

@@ -82,11 +82,7 @@ fn lock_once(beside: Beside, name: &OsString) -> io::Result<Option<OwnedFd>> {
         other => other?,
     };
     let foreign = || io::Error::from_raw_os_error(libc::EACCES);
-    let describe = || match sys::stat_fd(fd.as_fd()) {
-        // FUSE answers this for an open file that was removed.
-        Err(error) if matches!(errno(&error), libc::ENOENT | libc::ESTALE) => Ok(None),
-        other => other.map(Some),
-    };
+    let describe = || stat_opened(fd.as_fd());
     let lock = sys::lock(fd.as_fd(), false)?;
     let Some(mut stat) = describe()? else { return Ok(None) };
     if !beside.owns(&stat) {

@@ -154,7 +154,7 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
             },
         }
     }
-    let old = once("fstatat", || nix::sys::stat::fstatat(at, name, AtFlags::from_bits_truncate(flags)))?;
+    let old = look(name, "fstatat", || nix::sys::stat::fstatat(at, name, AtFlags::from_bits_truncate(flags)))?;
     Ok(Stat {
         mode: old.st_mode,
         uid: old.st_uid,
@@ -177,17 +177,17 @@ fn statx(at: BorrowedFd, name: &CStr, flags: i32) -> io::Result<Stat> {
     })
 }
 
+/// Makes a call on a name; what is open is not looked up again.
+fn look<T>(name: &CStr, call: &'static str, make: impl FnMut() -> nix::Result<T>) -> io::Result<T> {
+    if name.is_empty() { once(call, make) } else { lookup(call, make) }
+}
+
 fn raw_statx(at: BorrowedFd, name: &CStr, flags: i32, mask: u32) -> io::Result<libc::statx> {
     let mut buffer = std::mem::MaybeUninit::<libc::statx>::zeroed();
     // SAFETY: the name is NUL-terminated; the kernel writes at most one `struct statx`.
     let mut call =
         || unsafe { libc::syscall(libc::SYS_statx, at.as_raw_fd(), name.as_ptr(), flags, mask, buffer.as_mut_ptr()) };
-    // What is open is not looked up again.
-    if name.is_empty() {
-        once("statx", || check(call()))?
-    } else {
-        lookup("statx", || check(call()))?
-    };
+    look(name, "statx", || check(call()))?;
     // SAFETY: zeroed before, and every bit pattern is a valid `struct statx`.
     Ok(unsafe { buffer.assume_init() })
 }

@@ -7,17 +7,20 @@ lack a call, another machine may be faster, and still each outcome must be one t
 import errno
 import os
 import stat
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias, TypeVar, cast
 
 import atomik
 
 from support.crowd import Say
+
+_T = TypeVar("_T")
 
 PIECE: Final = 100
 FILES: Final = ("first", "inner/second", "inner/third", "last")
@@ -69,13 +72,30 @@ def at_once() -> None:
 
 
 def _write(staging: Path, writer: int, mode: str = "xb") -> None:
-    with staging.open(mode) as file:
+    with _opened(staging, mode) as file:
         file.write(content(writer))
 
 
 def _check(staging: Path, expected: bytes) -> None:
-    if staging.read_bytes() != expected:
-        raise StagingLost(f"{staging} has another content")
+    with _opened(staging, "rb") as file:
+        if _uploaded(file.read) != expected:
+            raise StagingLost(f"{staging} has another content")
+
+
+def _opened(path: Path, mode: str) -> IO[bytes]:
+    return _uploaded(lambda: cast("IO[bytes]", path.open(mode)))
+
+
+def _uploaded(step: Callable[[], _T]) -> _T:
+    """Repeats a step of a body on a file that rclone still uploads, of which it says `EIO`."""
+    end = time.monotonic() + 2
+    while True:
+        try:
+            return step()
+        except OSError as error:
+            if error.errno != errno.EIO or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _fill(folder: Path, writer: int, halfway: Halfway, mode: str = "xb") -> None:
