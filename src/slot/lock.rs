@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 
 use super::beside::Beside;
 use super::name::Kind;
-use super::observe::{is_change, is_named, is_no_slot, stat_opened};
+use super::observe::{is_change, is_no_slot, stat_opened};
 use super::patience::Patience;
 use crate::sys::{self, Lock, errno};
 
@@ -141,7 +141,8 @@ pub(super) fn remove_orphan_lock_named(beside: Beside, lock: &OsStr) -> io::Resu
     };
     let Some(stat) = stat_opened(fd.as_fd())? else { return Ok(()) };
     let ours = beside.owns(&stat) && stat.kind() == libc::S_IFREG;
-    if ours && sys::lock(fd.as_fd(), false)? == Lock::Held && is_named(dir, lock, &stat)? {
+    let locked = ours && sys::lock(fd.as_fd(), false)? == Lock::Held;
+    if locked && beside.is_locked_by_name(dir, lock, fd.as_fd(), &stat)? {
         sys::unlink(dir, lock)?;
     }
     Ok(())

@@ -29,15 +29,32 @@ pub(super) fn is_no_slot(error: &io::Error) -> bool {
     strange.contains(&errno(error))
 }
 
-/// Does the name still lead to this inode?
+/// Does the name still lead to what `stat` describes? A new folder may have the inode number of a removed one, to which the
+/// kernel gives no link any more.
 pub(super) fn is_named(dir: BorrowedFd, name: &OsStr, stat: &Stat) -> io::Result<bool> {
-    Ok(sys::stat(dir, name)?.is_some_and(|named| named.same(stat)))
+    let is_there = |stat: &Stat| stat.links > 0;
+    Ok(sys::stat(dir, name)?.is_some_and(|named| named.same(stat) && is_there(&named) == is_there(stat)))
 }
 
 /// Filesystems that are known to count the links of what is removed down to 0, a folder's too.
 const COUNTS_LINKS: [u64; 5] = [EXT4, XFS, BTRFS, TMPFS, OVERLAY];
 
 impl Beside<'_> {
+    /// Does the name of an orphan still lead to what was opened by it, described, and then locked? Since it is locked, nobody
+    /// removes it any more. A FUSE server holds nothing open for an open folder: somebody may have removed it before the lock,
+    /// and what has its name now may have its inode number, too (bindfs on ext4, mergerfs by its hash of the path). So it is
+    /// described once more.
+    pub(super) fn is_locked_by_name(
+        &self,
+        dir: BorrowedFd,
+        name: &OsStr,
+        fd: BorrowedFd,
+        stat: &Stat,
+    ) -> io::Result<bool> {
+        let now = if self.domain().is_some() { stat_opened(fd)? } else { Some(*stat) };
+        now.map_or(Ok(false), |now| is_named(dir, name, &now))
+    }
+
     /// Does the name of a slot or a lock still lead to what was opened by it, and was then locked and described? Nothing
     /// gives a slot or a lock another name, so it has its name until it is removed.
     pub(super) fn still_names(&self, dir: BorrowedFd, name: &OsStr, stat: &Stat) -> io::Result<bool> {

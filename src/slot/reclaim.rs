@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::beside::Beside;
 use super::mark;
-use super::observe::{is_change, is_empty, is_named, is_no_slot, list, stat_opened};
+use super::observe::{is_change, is_empty, is_no_slot, list, stat_opened};
 use super::patience::rounds;
 use crate::checkpoint::Checkpoint;
 use crate::error::Stays;
@@ -113,7 +113,7 @@ fn reclaim_once(
     match sys::lock(fd.as_fd(), false)? {
         Lock::Taken => return Ok(Some(Reclaimed::Alive)),
         Lock::Unsupported => return Ok(Some(Reclaimed::Kept)),
-        Lock::Held if is_named(at, name, &stat)? => {}
+        Lock::Held if beside.is_locked_by_name(at, name, fd.as_fd(), &stat)? => {}
         Lock::Held => return Ok(None),
     }
     let removed =

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::beside::Beside;
 use super::lock::remove_orphan_lock_named;
 use super::name::{Kind, Parsed};
-use super::observe::{is_change, is_empty, is_named, list, stat_opened};
+use super::observe::{is_change, is_empty, list, stat_opened};
 use super::reclaim::{Contents, reclaim, remove_contents};
 use crate::checkpoint::Checkpoint;
 use crate::sys::{self, Lock, Stat};
@@ -101,7 +101,10 @@ impl NameSweep<'_> {
         }
         let lock = sys::lock(fd.as_fd(), false)?;
         let by_age = self.foreign || lock == Lock::Unsupported;
-        if lock == Lock::Taken || by_age && !self.terms.is_old(&stat) || !is_named(at, name, &stat)? {
+        if lock == Lock::Taken || by_age && !self.terms.is_old(&stat) {
+            return Ok(None);
+        }
+        if !self.beside.is_locked_by_name(at, name, fd.as_fd(), &stat)? {
             return Ok(None);
         }
         let orphan = measure(&fd, &stat, checkpoint)?;

@@ -7,6 +7,8 @@ that it refuses, inode numbers that change.
 import os
 import random
 import re
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from typing import Any, Final
 
 import atomik
 import pytest
-from support import fuse_servers, slot_names
+from support import fuse_servers, slot_names, strace
 from support.crowd import Say, Wait, crowd
 from support.filesystems import Filesystem
 from support.mounting import run
@@ -184,6 +186,34 @@ def test_readers_see_whole_versions(fs: Filesystem) -> None:
             read += 1
         assert unexpected(writers.finish(), Outcome.PUBLISHED) == {}
     assert read > 0
+
+
+_LATE: Final = """
+import atomik, sys
+atomik.write_bytes(sys.argv[1], b"late", overwrite=True, durability="none")
+"""
+
+
+@each_program
+@pytest.mark.skipif(strace.why_not() is not None, reason=str(strace.why_not()))
+def test_a_new_slot_is_not_taken_for_the_removed_one_whose_inode_number_it_has(
+    fs: Filesystem,
+) -> None:
+    destination = fs.here / "destination"
+    command = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=flock"]
+    hold = ["-e", "inject=flock:delay_enter=1s:when=1"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with atomik.path(destination, overwrite=True, durability="none") as first:
+        first.write_text("first")
+        late = subprocess.Popen(
+            [*command, *hold, sys.executable, "-c", _LATE, destination], env=environment
+        )
+        # It has looked at the slot of this body, and is about to lock it.
+        time.sleep(0.6)
+    with late, atomik.path(destination, overwrite=True, durability="none") as second:
+        assert late.wait() == 0
+        second.write_text("second")
+    assert destination.read_text() == "second"
 
 
 @with_odd_metadata
