@@ -216,10 +216,16 @@ WITHOUT_PROC: Final = ("unshare", "--mount", "sh", "-c", 'umount -l /proc && exe
 ONE_USER: Final = ("unshare", "--user", "--map-root-user")
 
 REPLACE: Final = """
-import sys
-sys.path.insert(0, sys.argv[1])
+import os, sys
 from support import publishing
-publishing.ALL[sys.argv[2]](sys.argv[3], overwrite=True)
+call, destination, *ids = sys.argv[1:]
+if ids:
+    # After the imports: the code may be in a folder that this user may not enter.
+    user, group = map(int, ids)
+    os.setgroups([])
+    os.setresgid(group, group, group)
+    os.setresuid(user, user, user)
+publishing.ALL[call](destination, overwrite=True)
 """
 
 UPDATE: Final = """
@@ -230,14 +236,13 @@ with atomik.folder(sys.argv[1], update=True):
 """
 
 
-def run(around: tuple[str, ...], program: str, *arguments: object, user: str = "") -> None:
+def run(around: tuple[str, ...], program: str, *arguments: object) -> None:
     """Runs a program in a sandbox of unshare(1)."""
     tried = subprocess.run([*around, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:
         pytest.skip(f"no such sandbox here: {tried.stderr.strip()}")
-    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    command = [*around, *become, sys.executable, "-c", program, *map(str, arguments)]
+    command = [*around, sys.executable, "-c", program, *map(str, arguments)]
     ran = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=60
     )
@@ -254,7 +259,7 @@ def test_without_proc_acl_and_attributes_are_kept(fs: Filesystem, call: str) -> 
         pytest.skip(f"{fs.name} has no ACLs here")
     set_attribute(destination, "user.note", b"kept")
     before = attributes(destination), destination.stat().st_mode
-    run(WITHOUT_PROC, REPLACE, Path(__file__).parent, call, destination)
+    run(WITHOUT_PROC, REPLACE, call, destination)
     assert (attributes(destination), destination.stat().st_mode) == before
 
 
@@ -266,7 +271,7 @@ def test_without_proc_an_acl_that_cannot_be_read_is_refused(fs: Filesystem, call
     make_old(call, destination)
     destination.chmod(0o600)
     with pytest.raises(RuntimeError, match=r"PermissionError.*mount /proc, or pass preserve=False"):
-        run(WITHOUT_PROC, REPLACE, Path(__file__).parent, call, destination, user="65534")
+        run(WITHOUT_PROC, REPLACE, call, destination, NOBODY.uid, NOBODY.gid)
     assert destination.read_bytes() == b"old"
     assert os.listdir(home) == ["destination"]
 
@@ -283,7 +288,7 @@ def test_an_acl_for_a_user_without_a_number_here_never_becomes_wider_rights(
     acl = allowing(OTHER_USER, named, owner=0o7, group=0o4, other=others)
     if not set_attribute(destination, ACCESS, acl):
         pytest.skip(f"{fs.name} has no ACLs here")
-    run(around, REPLACE, Path(__file__).parent, call, destination)
+    run(around, REPLACE, call, destination)
     for user, group in itertools.product((OTHER_USER, 777), (0, 888)):
         assert rights(destination, user, group) & ~granted(acl, user, group) == 0, (user, group)
     assert destination.stat().st_mode & 0o700 == 0o700
@@ -311,7 +316,7 @@ def test_a_file_of_a_user_without_a_number_is_replaced(fs: Filesystem, call: str
     make_old(call, destination)
     os.chown(destination, 0, 2345)
     destination.chmod(0o775)
-    run(ONE_USER, REPLACE, Path(__file__).parent, call, destination)
+    run(ONE_USER, REPLACE, call, destination)
     # The group cannot be kept: no other group gets more than all others have.
     assert stat.S_IMODE(destination.stat().st_mode) == 0o755
     assert destination.stat().st_gid == 0
