@@ -104,8 +104,15 @@ def start_program(*arguments: str | Path) -> "subprocess.Popen[str]":
     )
 
 
-def run_program(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    """Runs such a program to its end."""
+def run_program(
+    *arguments: str | Path, seconds: int = _SECONDS
+) -> "subprocess.CompletedProcess[str]":
+    """Runs such a program to its end, for as many seconds at most."""
     with start_program(*arguments) as program:
-        out, err = program.communicate(timeout=_SECONDS)
+        try:
+            out, err = program.communicate(timeout=seconds)
+        except BaseException:
+            # Leaving the `with` statement waits for its end.
+            program.kill()
+            raise
         return subprocess.CompletedProcess(program.args, program.returncode, out, err)
