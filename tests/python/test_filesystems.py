@@ -5,10 +5,12 @@ import fcntl
 import os
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from support import fuse_servers, kernel
 from support.filesystems import Filesystem, Missing, Mounts
+from support.mounting import MountFailed
 from support.processes import NOBODY, ROOT, run_as
 
 
@@ -88,6 +90,22 @@ def test_what_is_written_through_a_server_is_there(fs: Filesystem) -> None:
     }
     assert fs.flags == flags.get(fs.name, 0)
     assert not fs.unnamed
+
+
+def test_a_server_that_ends_without_its_mount_skips_nothing(
+    mounts: Mounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(_behind: Path, _root: Path) -> fuse_servers.Command:
+        return ("sh", "-c", "echo no >&2; exit 1")
+
+    ends = fuse_servers.Server("sh", command)
+    monkeypatch.setitem(cast("dict[str, Any]", fuse_servers.SERVERS), "ends", ends)
+    try:
+        mounts.mounted("ext4")
+        with pytest.raises(MountFailed, match="sh says: no"):
+            mounts.mounted("ends")
+    except Missing as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.mark.parametrize("name", ["bindfs", "sshfs"])

@@ -19,7 +19,7 @@ from typing import Final
 from atomik._async import threads
 
 from support import fuse_servers, kernel
-from support.mounting import Missing, image_file, mount, need, remove, run
+from support.mounting import Missing, MountFailed, image_file, mount, need, remove, run
 
 __all__ = ("NAMES", "Filesystem", "Missing", "Mounted", "Mounts", "leftovers", "ours")
 
@@ -153,7 +153,7 @@ class Mounts:
 
     def __init__(self) -> None:
         self._undo = ExitStack()
-        self._known: dict[str, Mounted | str] = {}
+        self._known: dict[str, Mounted | Missing | MountFailed] = {}
         self._root: Path | None = None
         self._served: dict[str, Path] = {}
         self._numbers = count()
@@ -174,16 +174,19 @@ class Mounts:
         return first, Filesystem(other.root / first.here.relative_to(one.root), other, undo)
 
     def mounted(self, name: str) -> Mounted:
-        """Returns a filesystem, mounted now if it was not yet, or raises `Missing`."""
+        """Returns a filesystem, mounted now if it was not yet, or raises `Missing` or `MountFailed`.
+
+        What has failed once is not tried again: it may have taken minutes.
+        """
         if name not in self._known:
             try:
                 self._known[name] = self._mount(name)
-            except Missing as reason:
-                self._known[name] = str(reason)
+            except (Missing, MountFailed) as error:
+                self._known[name] = error
         known = self._known[name]
-        if isinstance(known, str):
-            raise Missing(known)
-        return known
+        if isinstance(known, Mounted):
+            return known
+        raise type(known)(*known.args)
 
     def close(self) -> None:
         """Unmounts and removes everything; in a forked child of the owner, nothing."""

@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from support import kernel
-from support.mounting import SECONDS, Missing, image_file, need, run
+from support.mounting import SECONDS, Missing, MountFailed, image_file, need, run
 
 Command: TypeAlias = Sequence[str | Path]
 
 _SFTP_SERVER: Final = Path("/usr/lib/openssh/sftp-server")
 _IMAGE_SIZE: Final = 64 << 20
+_DEVICE: Final = Path("/dev/fuse")
+
+# cryfs first derives a key from the password. That takes 1 GB of memory and 9 s of a processor, which was more than a
+# minute on a busy machine. Two such mounts fit into the time that a test has.
+_MOUNT_SECONDS: Final = 140
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,7 @@ def _gocryptfs(behind: Path, root: Path) -> Command:
 
 
 def _prepare_ntfs(behind: Path) -> None:
+    need("mkfs.ntfs")
     with ExitStack() as undo:
         image = image_file(behind / "image", _IMAGE_SIZE, undo)
         run("mkfs.ntfs", "--quiet", "--fast", "--force", image)
@@ -104,6 +110,7 @@ def _ntfs(*options: str) -> Server:
 
 
 def _prepare_exfat(behind: Path) -> None:
+    need("mkfs.exfat")
     with ExitStack() as undo:
         image = image_file(behind / "image", _IMAGE_SIZE, undo)
         run("mkfs.exfat", image)
@@ -178,16 +185,26 @@ AGAIN: Final = " again"
 
 
 def prepare(name: str, behind: Path) -> None:
-    """Makes in an empty folder what the server of this name serves, or raises `Missing`."""
+    """Makes in an empty folder what the server of this name serves.
+
+    Raises `Missing` where something is not installed, and `MountFailed` where what is installed does not work.
+    """
     server = SERVERS[name]
     need(server.program)
-    server.prepare(behind)
+    need("setpriv")
+    try:
+        _DEVICE.open("rb").close()
+    except OSError as error:
+        raise Missing(f"{_DEVICE} cannot be opened: {error.strerror}") from error
+    try:
+        server.prepare(behind)
+    except subprocess.CalledProcessError as error:
+        raise MountFailed(f"{error.cmd[0]} says: {error.stderr.strip()}") from error
 
 
 def serve(name: str, behind: Path, root: Path, undo: ExitStack) -> None:
-    """Mounts what `behind` holds on `root` until `undo` ends, or raises `Missing`."""
+    """Mounts what `behind` holds on `root` until `undo` ends, or raises `MountFailed`."""
     server = SERVERS[name]
-    need("setpriv")
     undo.callback(_forget, root)
     with ExitStack() as attached:
         if server.device:
@@ -208,7 +225,7 @@ def serve(name: str, behind: Path, root: Path, undo: ExitStack) -> None:
         if daemon.stdout is not None:
             while server.ready not in (line := daemon.stdout.readline()):
                 if line == b"":
-                    raise Missing(f"{server.program} says: {_last_words(daemon)}")
+                    raise MountFailed(f"{server.program} says: {_last_words(daemon)}")
         _wait_until_mounted(server.program, daemon, root)
 
 
@@ -221,11 +238,11 @@ def _wait_until_mounted(program: str, daemon: "subprocess.Popen[bytes]", root: P
             poll.register(mountinfo, select.POLLPRI)
             poll.register(ended, select.POLLIN)
             while not os.path.ismount(root):
-                ready = poll.poll(SECONDS * 1000)
+                ready = poll.poll(_MOUNT_SECONDS * 1000)
                 if any(fd == ended for fd, _ in ready):
-                    raise Missing(f"{program} says: {_last_words(daemon)}")
+                    raise MountFailed(f"{program} says: {_last_words(daemon)}")
                 if not ready:
-                    raise Missing(f"{program} does not mount")
+                    raise MountFailed(f"{program} does not mount within {_MOUNT_SECONDS} s")
     finally:
         os.close(ended)
 

@@ -16,6 +16,10 @@ class Missing(Exception):  # noqa: N818 - it says what is so, not what went wron
     """A filesystem cannot be had here; the message says why."""
 
 
+class MountFailed(Exception):  # noqa: N818 - as above
+    """A filesystem could be had here, and was not mounted; the message says why."""
+
+
 def need(program: str) -> None:
     """Raises `Missing` where a program is not installed."""
     if shutil.which(program) is None:
