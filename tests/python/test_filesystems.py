@@ -92,20 +92,29 @@ def test_what_is_written_through_a_server_is_there(fs: Filesystem) -> None:
     assert not fs.unnamed
 
 
-def test_a_server_that_ends_without_its_mount_skips_nothing(
-    mounts: Mounts, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("echo no >&2; exit 1", "sh says: no"),
+        ("exec sleep 60", "sh does not mount within 1 s"),
+    ],
+    ids=["ends", "is too slow"],
+)
+def test_a_server_without_its_mount_skips_nothing(
+    program: str, reason: str, mounts: Mounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def command(_behind: Path, _root: Path) -> fuse_servers.Command:
-        return ("sh", "-c", "echo no >&2; exit 1")
+        return ("sh", "-c", program)
 
-    ends = fuse_servers.Server("sh", command)
-    monkeypatch.setitem(cast("dict[str, Any]", fuse_servers.SERVERS), "ends", ends)
+    servers = cast("dict[str, Any]", fuse_servers.SERVERS)
+    monkeypatch.setitem(servers, reason, fuse_servers.Server("sh", command))
+    monkeypatch.setattr(fuse_servers, "_MOUNT_SECONDS", 1)
     try:
         mounts.mounted("ext4")
-        with pytest.raises(MountFailed, match="sh says: no"):
-            mounts.mounted("ends")
-    except Missing as reason:
-        pytest.skip(str(reason))
+        with pytest.raises(MountFailed, match=reason):
+            mounts.mounted(reason)
+    except Missing as missing:
+        pytest.skip(str(missing))
 
 
 @pytest.mark.parametrize("name", ["bindfs", "sshfs"])

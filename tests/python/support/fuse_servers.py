@@ -9,6 +9,7 @@ import select
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -237,8 +238,10 @@ def _wait_until_mounted(program: str, daemon: "subprocess.Popen[bytes]", root: P
             # poll(2) tells when the mount table has changed.
             poll.register(mountinfo, select.POLLPRI)
             poll.register(ended, select.POLLIN)
+            # Other mounts change the table, too: they do not give this one more time.
+            end = time.monotonic() + _MOUNT_SECONDS
             while not os.path.ismount(root):
-                ready = poll.poll(_MOUNT_SECONDS * 1000)
+                ready = poll.poll(max(0, end - time.monotonic()) * 1000)
                 if any(fd == ended for fd, _ in ready):
                     raise MountFailed(f"{program} says: {_last_words(daemon)}")
                 if not ready:
